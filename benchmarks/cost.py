@@ -1,0 +1,171 @@
+"""What the book costs: prints a table of measured figures beside their targets.
+
+    python benchmarks/cost.py [board] [loop] [site]
+
+`board` runs every strategy and control, originals and retrained included, in a fresh process
+with an empty cache, and reports processor seconds and peak memory. `loop` compares strategies
+with a bare tensor loop that makes the same updates, alternating the two in one process. `site`
+times a build of the site from published rows. Nothing here is a test: machines are noisy.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm")
+#: (what, target, unit)
+TARGETS = {
+    "synthetic": ("all strategies and controls x 24 seeds", 60.0),
+    "digits": ("all strategies and controls x 8 seeds", 240.0),
+}
+MEMORY_MIB, LOOP_RATIO, SITE_SECONDS = 1536.0, 1.3, 60.0
+
+BOARD = """
+import resource, sys, time
+from erasus_nb import cells
+from erasus_nb.benchmark import Bench
+bench = Bench(sys.argv[1], "laptop", out=None, cache="")
+bench.references()
+print("references", time.process_time(), flush=True)
+for category in sys.argv[2:]:
+    for name, function in cells.strategies(category).items():
+        before = time.process_time()
+        rows = bench.run(function)
+        status = ",".join(sorted({row.status for row in rows}))
+        print(name, time.process_time() - before, status, flush=True)
+print("total", time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def verdict(measured: float, target: float) -> str:
+    """ "met", or by how much the target was missed."""
+    return "met" if measured <= target else f"missed by {measured / target:.2f} x"
+
+
+def board(workload: str) -> None:
+    """One workload's whole board, from nothing, in one process on one thread."""
+    what, target = TARGETS[workload]
+    command = [sys.executable, "-c", BOARD, workload, *CATEGORIES]
+    lines = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for line in lines[:-1]:
+        name, seconds, *status = line.split()
+        print(f"    {name:24s} {float(seconds):7.2f} s  {' '.join(status)}")
+    _, seconds, memory = lines[-1].split()
+    print(f"{workload}: {what}, processor seconds: {float(seconds):.1f} "
+          f"(target {target:.0f}): {verdict(float(seconds), target)}")
+    print(f"{workload}: peak memory, MiB: {float(memory):.0f} "
+          f"(target {MEMORY_MIB:.0f}): {verdict(float(memory), MEMORY_MIB)}")
+
+
+def loop(repeats: int = 30) -> None:
+    """Strategies against bare loops with the same updates, on `synthetic`, alternating."""
+    import torch
+    import torch.nn.functional as F
+
+    from erasus_nb import cells
+    from erasus_nb.benchmark import Bench
+    from erasus_nb.training import clone, generator
+
+    bench = Bench("synthetic", "laptop", (0,), out=None, cache="")
+    original = bench.load.load(bench.originals()[0])
+    parts = {k: (b["inputs"], b["labels"]) for k, b in
+             (("forget", bench.asked.forget), ("retain", bench.asked.retain))}
+
+    def batches(part, draw, size=32):
+        inputs, labels = parts[part]
+        order = torch.randperm(len(labels), generator=draw)
+        return zip(inputs[order].split(size), labels[order].split(size), strict=True)
+
+    def bare_ascent(lr, epochs):
+        model, draw = clone(original), generator("gradient_ascent", 0)
+        step = torch.optim.SGD(model.parameters(), lr)
+        for _ in range(epochs):
+            for inputs, labels in batches("forget", draw):
+                step.zero_grad(set_to_none=True)
+                (-F.cross_entropy(model(inputs), labels)).backward()
+                step.step()
+        return model
+
+    def bare_fine_tune(epochs):
+        from erasus_nb.training import epoch_order
+
+        model, (inputs, labels) = clone(original), parts["retain"]
+        step = torch.optim.AdamW(
+            model.parameters(), bench.load.sizes.recipe.lr, weight_decay=0.0, fused=True
+        )
+        ids = bench.asked.retain["ids"]
+        for epoch in range(epochs):
+            order = epoch_order(ids, epoch, ("fine_tune", 0))
+            for x, y in zip(inputs[order].split(32), labels[order].split(32), strict=True):
+                step.zero_grad(set_to_none=True)
+                F.cross_entropy(model(x), y).backward()
+                step.step()
+        return model
+
+    from erasus_nb.controls import fine_tune
+
+    ascent = cells.strategies("gradient")["gradient_ascent"]
+    epochs = round(0.25 * bench.load.sizes.recipe.epochs)
+    pairs = {
+        "gradient_ascent": (
+            lambda: bench.unlearn(ascent, 0, {"lr": 1e-3, "epochs": 20})[0].model,
+            lambda: bare_ascent(1e-3, 20),
+        ),
+        "fine_tune": (
+            lambda: bench.unlearn(fine_tune, 0, {"share": 0.25})[0].model,
+            lambda: bare_fine_tune(epochs),
+        ),
+    }
+    for name, (strategy, bare) in pairs.items():
+        a, b = strategy().state_dict(), bare().state_dict()
+        apart = max(float((a[k] - b[k]).abs().max()) for k in a)
+        times = {"strategy": [], "bare": []}
+        for _ in range(repeats):
+            for kind, run in (("strategy", strategy), ("bare", bare)):
+                start = time.perf_counter()
+                run()
+                times[kind].append(time.perf_counter() - start)
+        ratio = statistics.median(times["strategy"]) / statistics.median(times["bare"])
+        print(f"{name}: time over a bare loop's: {ratio:.2f} (target {LOOP_RATIO}): "
+              f"{verdict(ratio, LOOP_RATIO)}; largest weight difference {apart:.1e}")
+
+
+def site() -> None:
+    """Build the site of a fresh clone, nothing run, from the published rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "-q", str(ROOT), folder], check=True)
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "jupyter_book.cli.main", "build", folder, "-q", "-W", "--keep-going"],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        seconds = time.perf_counter() - start
+    print(f"site: build of a fresh clone, seconds: {seconds:.1f} "
+          f"(target {SITE_SECONDS:.0f}): {verdict(seconds, SITE_SECONDS)}")
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:] or ["board", "loop", "site"]
+    if "loop" in asked:
+        loop()
+    if "board" in asked:
+        for name in TARGETS:
+            board(name)
+    if "site" in asked:
+        site()

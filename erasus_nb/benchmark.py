@@ -1,0 +1,748 @@
+"""Original -> strategy -> measurements -> row; with a cache, resuming, and errors as rows."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from . import ROOT, controls, metrics, provenance, records, workloads
+from .strategy import Batch, NotApplicable, Split, Unlearned, settings_of
+from .training import clone, fit, generator, optimizer, same_weights
+from .workloads.base import Meter, Records
+
+#: Training seeds reserved for choosing settings; a reported row never uses one.
+TUNING_SEEDS = (1000, 1001, 1002, 1003)
+
+#: Code that a row's numbers depend on besides the strategy itself.
+_CODE = ("benchmark.py", "metrics.py", "provenance.py", "strategy.py", "training.py")
+
+
+def digest(*parts: Any) -> str:
+    """A short, stable hash of values that JSON can write (others by their repr)."""
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """Hash of the package code that measurements depend on."""
+    package = ROOT / "erasus_nb"
+    files = [package / name for name in _CODE] + sorted((package / "workloads").glob("*.py"))
+    return digest([(f.name, f.read_text("utf-8")) for f in files])
+
+
+def source_of(function: Callable) -> str:
+    """Source of a function and of everything of its own module that it uses.
+
+    So that editing one strategy, or a helper of it, reruns that strategy and no other.
+    """
+    seen: dict[str, str] = {}
+
+    def visit(item) -> None:
+        name = f"{item.__module__}.{item.__qualname__}"
+        if name in seen:
+            return
+        seen[name] = inspect.getsource(item)
+        members = [item] if isinstance(item, types.FunctionType) else vars(item).values()
+        for member in members:
+            if isinstance(member, types.FunctionType):
+                for used in sorted(_names(member.__code__)):
+                    found = member.__globals__.get(used)
+                    if isinstance(found, (type, types.FunctionType)) and (
+                        found.__module__ == item.__module__
+                    ):
+                        visit(found)
+
+    visit(function)
+    return "\n".join(seen.values())
+
+
+def _names(code: types.CodeType) -> set[str]:
+    nested = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*(_names(c) for c in nested))
+
+
+# ------------------------------------------------------------------ cache
+
+
+class Cache:
+    """Tensors by key: in memory, and as safetensors files where the folder can be written.
+
+    The cache only saves time. A file that cannot be read, or that holds another key, is
+    named in a warning and made anew; a folder that cannot be written is named once and the
+    run goes on without it. Processes wait for each other instead of doing work twice.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.folder, self._memory = folder, {}
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                (probe := folder / f".probe-{os.getpid()}").touch()
+                probe.unlink()
+            except OSError as error:
+                warnings.warn(
+                    f"cache {folder} cannot be written ({error.strerror}); "
+                    "everything is computed in this run",
+                    stacklevel=2,
+                )
+                self.folder = None
+
+    def one(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors of one key, made if they are not there."""
+        return self.many([key], lambda missing: [make()])[0]
+
+    def many(
+        self, keys: Sequence[str], make: Callable[[list[int]], list[dict[str, Tensor]]]
+    ) -> list[dict[str, Tensor]]:
+        """The tensors of several keys; `make` gets the positions of the missing ones."""
+        if all(key in self._memory for key in keys):
+            return [self._memory[key] for key in keys]
+        if self.folder is None:
+            self._fill(keys, make)
+        else:
+            with FileLock(self.folder / f"{digest(list(keys))}.lock"):
+                for key in keys:
+                    if key not in self._memory and (found := self._read(key)) is not None:
+                        self._memory[key] = found
+                self._fill(keys, make)
+        return [self._memory[key] for key in keys]
+
+    def _fill(self, keys, make) -> None:
+        missing = [i for i, key in enumerate(keys) if key not in self._memory]
+        if missing:
+            for i, made in zip(missing, make(missing), strict=True):
+                self._memory[keys[i]] = made
+                if self.folder is not None:
+                    self._write(keys[i], made)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _read(self, key: str) -> dict[str, Tensor] | None:
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("key") != key:
+                    raise ValueError("it holds another key")
+                return {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError, ValueError) as error:
+            warnings.warn(f"cache file {path} is not usable ({error}); making it anew", stacklevel=2)
+            return None
+
+    def _write(self, key: str, tensors: dict[str, Tensor]) -> None:
+        part = self._path(key).with_suffix(f".{os.getpid()}.part")
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"key": key})
+        os.replace(part, self._path(key))
+
+
+def default_cache() -> Path:
+    """Where originals and retrained models are kept: $ERASUS_CACHE or `_runs/cache`."""
+    return Path(os.environ.get("ERASUS_CACHE") or ROOT / "_runs" / "cache")
+
+
+# ------------------------------------------------------------------ the bench
+
+
+@dataclass
+class Bench:
+    """One workload and request at some training seeds: the references and the rows.
+
+    Args:
+        workload: Name of the workload.
+        profile: Name of the sizes.
+        seeds: Training seeds; None means as many as the profile says, from 0.
+        request: "standard", "most", "random" or "least".
+        folds: Which folds the standard request asks for.
+        device: "cpu" or "cuda".
+        cache: Folder of the cache; "" keeps it in memory.
+        out: Results folder; "" is the project's results/. None writes nothing.
+        resume: Keep finished rows whose key matches.
+        parameters: What the notebook was run with; goes into the documents.
+    """
+
+    workload: str
+    profile: str = "laptop"
+    seeds: Sequence[int] | None = None
+    request: str = "standard"
+    folds: tuple[int, ...] = (1,)
+    device: str = "cpu"
+    cache: Path | str | None = None
+    out: str | Path | None = ""
+    resume: bool = True
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.device == "cpu":
+            # A second thread waits more than it works at these sizes; processes run side by side.
+            torch.set_num_threads(1)
+        self.load = workloads.load(self.workload, self.profile, self.device)
+        if self.seeds is None:
+            self.seeds = range(self.load.sizes.seeds)
+        self.seeds = tuple(self.seeds)
+        if not self.seeds:
+            raise ValueError("at least one training seed is needed")
+        folder = default_cache() if self.cache is None else self.cache
+        self.store = Cache(Path(folder) if folder else None)
+        self.load.remember = self._remember
+        self.asked = self.load.request(self.request, self.folds)
+        self._documents: dict[str, _Writer] = {}
+        self._states: dict[str, dict[int, dict[str, Tensor]]] = {}
+
+    # ---- names and keys
+
+    @property
+    def name(self) -> str:
+        """The workload's name in results: with the request, where it is not the standard one."""
+        return self.workload if self.request == "standard" else f"{self.workload}-{self.request}"
+
+    def _key(self, *parts: Any) -> str:
+        spec = (self.workload, asdict(self.load.sizes.recipe), self._data, self.device)
+        return digest(*parts, spec, code_version(), torch.__version__)
+
+    @cached_property
+    def _data(self) -> str:
+        return hashlib.blake2b(
+            self.load.inputs.cpu().numpy().tobytes() + self.load.labels.cpu().numpy().tobytes(),
+            digest_size=8,
+        ).hexdigest()
+
+    def _remember(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return self.store.one(self._key(name, self.load.sizes.shadows), make)
+
+    # ---- the reference models
+
+    def originals(self) -> dict[int, dict[str, Tensor]]:
+        """Seed -> weights of the model trained on everything."""
+        return self._trained("original", self.load.train_ids)
+
+    def retrained(self) -> dict[int, dict[str, Tensor]]:
+        """Seed -> weights of the model trained from the same start without the forget set."""
+        return self._trained("retrained", self.asked.retain["ids"].cpu())
+
+    def _trained(self, kind: str, ids: Tensor) -> dict[int, dict[str, Tensor]]:
+        if kind in self._states:
+            return self._states[kind]
+        keys = [self._key(kind, ids.tolist(), seed) for seed in self.seeds]
+        states = self.store.many(
+            keys,
+            lambda missing: self.load.train(
+                [ids] * len(missing), [self.seeds[i] for i in missing]
+            ),
+        )
+        self._states[kind] = dict(zip(self.seeds, states))
+        return self._states[kind]
+
+    @cached_property
+    def retrain_seconds(self) -> float:
+        """Wall seconds of retraining one model with the plain loop, in this process, now.
+
+        Median of three at the first seed, so that time ratios compare like with like.
+        """
+        times = []
+        for _ in range(3):
+            model = self.load.make_model(self.seeds[0]).train()
+            start = time.perf_counter()
+            fit(model, self.load.task(), Split("retain", self.asked.retain), self.load.sizes.recipe, 0)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    @property
+    def retrain_passes(self) -> int:
+        """Example passes of one retraining: forward and backward of every retain example."""
+        return 2 * self.load.sizes.recipe.epochs * len(self.asked.retain)
+
+    @cached_property
+    def _retrained_probabilities(self) -> dict[int, Tensor]:
+        states = self.retrained()
+        with torch.no_grad():
+            return {
+                seed: self.load.load(state)(self.asked.forget["inputs"]).softmax(-1).cpu()
+                for seed, state in states.items()
+            }
+
+    def references(self) -> records.Document:
+        """Measure the original, the retrained models and the controls; checks the gates."""
+        writer = self._writer("reference")
+        for kind, states in (("original", self.originals()), ("retrained", self.retrained())):
+            for seed, state in states.items():
+                key = self._key("row", kind, seed, self.request, self.folds)
+                if not writer.has(kind, seed, key, self.seeds):
+                    model = self.load.load(state)
+                    row = _unfinished(
+                        strategy=kind, kind=kind, category="Reference", seed=seed, key=key
+                    )
+                    seconds = self.retrain_seconds if kind == "retrained" else 0.0
+                    passes = self.retrain_passes if kind == "retrained" else 0
+                    cost = self._cost(seconds, passes)
+                    writer.add(self._measured(row, model, state if kind == "original" else None, cost))
+        for control in controls.CONTROLS:
+            self._rows(writer, control, "control", {}, "fixed fractions of the base recipe")
+        writer.document.gates = self._gates(writer.document)
+        writer.flush()
+        return writer.document
+
+    def _gates(self, document: records.Document) -> list[records.Gate]:
+        from . import score
+
+        return score.gates(document)
+
+    # ---- strategies
+
+    def run(
+        self, function: Callable, *, settings: dict[str, Any] | None = None, keep: bool = True
+    ) -> list[records.Row]:
+        """Run one marked strategy at every seed and return its rows, finished ones included.
+
+        Args:
+            settings: Overrides; by default the tuned settings of this workload if there are
+                any, else the function's own defaults.
+            keep: Write the rows to the category's document. False only measures.
+
+        Raises:
+            ValueError: the function is not marked, or has no such setting.
+        """
+        facts = getattr(function, "facts", None)
+        if facts is None:
+            raise ValueError(f"{function.__name__} is not marked with @strategy")
+        chosen, by = settings, "given by the caller"
+        if settings is None:
+            chosen, by = tuned_settings(function, self.workload)
+        known = settings_of(function)
+        strange = sorted(set(chosen) - set(known))
+        if strange:
+            raise ValueError(
+                f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
+            )
+        writer = self._writer(facts.category.lower()) if keep else _Writer(None, self._empty("own"))
+        return self._rows(writer, function, "strategy", chosen, by)
+
+    def _rows(self, writer, function, kind, chosen, by) -> list[records.Row]:
+        facts = function.facts
+        full = {**settings_of(function), **chosen}
+        source = source_of(function)
+        rows = []
+        for seed in self.seeds:
+            key = self._key("row", source, full, by, seed, self.request, self.folds)
+            if not writer.has(facts.name, seed, key, self.seeds):
+                row = _unfinished(
+                    strategy=facts.name,
+                    kind=kind,
+                    category=facts.category,
+                    analogue=self.workload in facts.analogue_on,
+                    seed=seed,
+                    settings=_plain(full),
+                    settings_chosen_by=by,
+                    departures=list(facts.departures),
+                    key=key,
+                )
+                writer.add(self._attempt(function, full, row))
+            rows.append(writer.row(facts.name, seed))
+        return rows
+
+    def unlearn(
+        self, function: Callable, seed: int, full: dict[str, Any], kept: Records | None = None
+    ) -> tuple[Unlearned, Meter, dict[str, int]]:
+        """Run a strategy once on the original of one seed, with the access that it declares.
+
+        Returns:
+            What it returned, the meter of its example passes, and the examples it read of
+            each split.
+        """
+        reads = function.facts.reads
+        meter = Meter()
+        task = self.load.task(
+            seed,
+            reads=reads,
+            records=kept or self._records(seed),
+            meter=meter,
+            forgotten_class=self.asked.forgotten_class,
+            validation=self.load.validation(self.asked),
+        )
+        forget = Split("forget", self.asked.forget, reads)
+        retain = Split("retain", self.asked.retain, reads)
+        state = self.originals()[seed]
+        model = self.load.load(state)
+        unlearned = function(model, forget, retain, task, seed=seed, **full)
+        if not isinstance(unlearned, Unlearned) or not isinstance(unlearned.model, nn.Module):
+            raise TypeError("a strategy returns Unlearned(model, ...)")
+        if not same_weights(model.state_dict(), {k: v.to(self.device) for k, v in state.items()}):
+            raise RuntimeError("the strategy changed the model it was given")
+        return unlearned, meter, {"forget": forget.examples_read, "retain": retain.examples_read}
+
+    def _records(self, seed: int) -> Records:
+        return Records(
+            {
+                "initial weights": lambda: self.load.make_model(seed).state_dict(),
+                "update log": lambda: provenance.update_log(
+                    self.load, seed, self.originals()[seed]
+                ),
+                "sisa shards": lambda: provenance.sisa_ensemble(self.load, seed),
+                "convex head": lambda: provenance.convex_head(self.load, seed),
+            }
+        )
+
+    def _attempt(self, function, full, row: records.Row) -> records.Row:
+        # Records and references are made before the clock starts: they belong to base training.
+        self.originals()
+        kept = self._records(row.seed)
+        for what in sorted(function.facts.reads & kept.makers.keys()):
+            kept.get(what)
+        retrain_seconds = self.retrain_seconds
+        memory = _PeakMemory(self.device)
+        start = time.perf_counter()
+        try:
+            unlearned, meter, read = self.unlearn(function, row.seed, full, kept)
+        except NotApplicable as reason:
+            return row.model_copy(update={"status": "not_applicable", "reason": str(reason)})
+        except Exception as error:  # noqa: BLE001 - a strategy's failure is a result, with its reason
+            return row.model_copy(update={"reason": f"{type(error).__name__}: {error}"})
+        cost = self._cost(time.perf_counter() - start, meter.passes, retrain_seconds)
+        cost.peak_memory_mb, cost.examples_read = memory.rise_mb(), read
+        cost.extra_storage_bytes = int(unlearned.info.pop("extra_storage_bytes", 0))
+        row = row.model_copy(
+            update={
+                "losses": {k: [float(x) for x in v] for k, v in unlearned.losses.items()},
+                "info": _plain(unlearned.info),
+            }
+        )
+        bad = [k for k, v in row.losses.items() if not all(map(math.isfinite, v))]
+        if bad:
+            return row.model_copy(
+                update={"status": "diverged", "reason": f"the {bad[0]} loss is not finite", "losses": {}}
+            )
+        return self._measured(row, unlearned.model, self.originals()[row.seed], cost)
+
+    def _measured(self, row, model, original, cost) -> records.Row:
+        """Fill a row with what is measured on its model."""
+        try:
+            measured, probabilities = self.load.measure(model, self.asked)
+        except Exception as error:  # noqa: BLE001 - a broken model is a result, with its reason
+            return row.model_copy(
+                update={"status": "error", "reason": f"its model cannot be measured: {error}"}
+            )
+        values = [m[1] for m in measured.values() if m[1] is not None]
+        if not (probabilities.isfinite().all() and all(map(math.isfinite, values))):
+            return row.model_copy(
+                update={"status": "diverged", "reason": "its model answers with NaN or infinity"}
+            )
+        names = ("name", "value", "unit", "better", "n", "reason")
+        state = {k: v.cpu() for k, v in model.state_dict().items()}
+        return row.model_copy(
+            update={
+                "status": "ok",
+                "reason": None,
+                "metrics": {k: records.Metric(**dict(zip(names, v))) for k, v in measured.items()},
+                "divergence_to_retrained": {
+                    str(seed): float(metrics.js_divergence(probabilities.cpu(), other).mean())
+                    for seed, other in self._retrained_probabilities.items()
+                },
+                "weights_changed": original is None
+                or not same_weights(state, {k: v.cpu() for k, v in original.items()}),
+                "cost": cost,
+            }
+        )
+
+    def _cost(self, seconds: float, passes: float, retrain: float | None = None) -> records.Cost:
+        return records.Cost(
+            seconds=seconds,
+            example_passes=passes,
+            retrain_seconds=retrain or self.retrain_seconds,
+            retrain_example_passes=self.retrain_passes,
+        )
+
+    # ---- try to break it
+
+    def relearn(
+        self,
+        functions: Sequence[Callable],
+        seeds: Sequence[int],
+        steps: Sequence[int] = (0, 5, 10, 20, 40),
+    ) -> dict[str, dict[str, dict[int, list[float]]]]:
+        """Fine-tune on a quarter of the forget set; measure what returns of the rest.
+
+        Every model gets the same attack: Adam at a tenth of the base step size, half of each
+        batch from the quarter, half from the retain set. Only the other three quarters and
+        never-trained examples are measured, so what rises was still in the model.
+
+        Args:
+            functions: Marked strategies, run with their chosen settings.
+            seeds: Training seeds to attack.
+            steps: Attack steps after which to measure.
+
+        Returns:
+            Criterion -> model -> step -> one value per seed. Models without trainable
+            weights are left out.
+        """
+        draw = generator("relearn", self.workload)
+        order = torch.randperm(len(self.asked.forget), generator=draw).to(self.device)
+        quarter = self.asked.forget.take(order[: len(order) // 4])
+        rest = torch.zeros_like(self.asked.rote)
+        rest[order[len(order) // 4 :]] = True
+        probes = {"recall of the other canaries": self.asked.forget.take((rest & self.asked.rote).nonzero()[:, 0])}
+        if len(self.asked.concept):
+            probes["concept accuracy, unseen"] = self.asked.concept
+        curves = {name: {} for name in probes}
+        for seed in seeds:
+            models = {
+                "original": self.load.load(self.originals()[seed]),
+                "retrained": self.load.load(self.retrained()[seed]),
+            }
+            for function in functions:
+                chosen, _ = tuned_settings(function, self.workload)
+                full = {**settings_of(function), **chosen}
+                models[function.__name__] = self.unlearn(function, seed, full)[0].model
+            for name, model in models.items():
+                if not all(p.requires_grad for p in model.parameters()):
+                    continue
+                for step in self._attack(clone(model), quarter, seed, steps):
+                    for criterion, probe in probes.items():
+                        line = curves[criterion].setdefault(name, {}).setdefault(step[0], [])
+                        line.append(_accuracy(step[1], probe))
+        return curves
+
+    def _attack(self, model, quarter, seed, steps):
+        draw, task = generator("attack", seed), self.load.task(seed)
+        retain = self.asked.retain
+        half = self.load.sizes.recipe.batch_size // 2
+        step = optimizer("adam", model.parameters(), self.load.sizes.recipe.lr / 10)
+        for number in range(max(steps) + 1):
+            if number in steps:
+                yield number, model
+            picked = torch.randint(len(quarter), (half,), generator=draw).to(self.device)
+            kept = torch.randint(len(retain), (half,), generator=draw).to(self.device)
+            loss = task.loss(model, Batch.cat([quarter.take(picked), retain.take(kept)])).mean()
+            step.zero_grad(set_to_none=True)
+            loss.backward()
+            step.step()
+
+    # ---- documents
+
+    def _empty(self, category: str) -> records.Document:
+        request, sizes = self.asked, self.load.sizes
+        return records.Document(
+            category=category,
+            workload=self.name,
+            profile=self.profile,
+            facts={
+                "chance": 1 / self.load.classes,
+                "forget": len(request.forget),
+                "retain": len(request.retain),
+                "holdout": len(request.holdout),
+                "batch_size": sizes.recipe.batch_size,
+                "model": self.load.model_text,
+                "data": self.load.data_text,
+                "request_kind": request.kind,
+                "request": request.sentence,
+                "shadows": sizes.shadows,
+                "recipe": asdict(sizes.recipe),
+            },
+            parameters=_plain(self.parameters),
+            environment=environment(self.device),
+        )
+
+    def _writer(self, category: str) -> _Writer:
+        if category not in self._documents:
+            path = None
+            if self.out is not None:
+                path = records.path_of(self.profile, self.name, category, self.out)
+            self._documents[category] = _Writer(path, self._empty(category), self.resume)
+        return self._documents[category]
+
+
+class _Writer:
+    """One document on disk: rows are added one by one, and each is safe once added.
+
+    Two processes may write the same document: each addition reads what the other wrote.
+    """
+
+    def __init__(self, path: Path | None, empty: records.Document, resume: bool = True):
+        self.path, self.document, self._seen = path, empty, None
+        self._trust: set[tuple[str, int]] = set()
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise records.RecordError(f"{path}: cannot be written ({error.strerror})") from error
+            with self._locked():
+                self._merge()
+                self._save()
+            if resume:
+                self._trust = {(r.strategy, r.seed) for r in self.document.rows}
+
+    def _locked(self) -> FileLock:
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"))
+
+    def _merge(self) -> None:
+        if self.path.is_file() and self.path.stat().st_mtime_ns != self._seen:
+            found = records.read(self.path)
+            mine = {(r.strategy, r.seed) for r in self.document.rows}
+            kept = [r for r in found.rows if (r.strategy, r.seed) not in mine]
+            self.document.rows = kept + self.document.rows
+            self.document.gates = self.document.gates or found.gates
+
+    def _save(self) -> None:
+        records.write_text(self.path, records.dumps(self.document))
+        self._seen = self.path.stat().st_mtime_ns
+
+    def row(self, strategy: str, seed: int) -> records.Row:
+        return next(r for r in self.document.rows if (r.strategy, r.seed) == (strategy, seed))
+
+    def has(self, strategy: str, seed: int, key: str, seeds: Iterable[int]) -> bool:
+        """Whether a finished row with this key is there, compared with all these retrained."""
+        if (strategy, seed) not in self._trust:
+            return False
+        row = self.row(strategy, seed)
+        compared = row.status != "ok" or {str(s) for s in seeds} <= row.divergence_to_retrained.keys()
+        return row.key == key and compared and row.status != "error"
+
+    def add(self, row: records.Row) -> None:
+        row = records.Row.model_validate(row.model_dump())
+        if self.path is None:
+            self._put(row)
+            return
+        with self._locked():
+            self._merge()
+            self._put(row)
+            self._save()
+
+    def _put(self, row: records.Row) -> None:
+        others = [r for r in self.document.rows if (r.strategy, r.seed) != (row.strategy, row.seed)]
+        self.document.rows = [*others, row]
+        self._trust.add((row.strategy, row.seed))
+
+    def flush(self) -> None:
+        """Write the document again, for what is not a row."""
+        if self.path is not None:
+            with self._locked():
+                self._merge()
+                self._save()
+
+
+class _PeakMemory:
+    """How far peak memory rises: of the accelerator, or of this process where Linux tells."""
+
+    def __init__(self, device: str):
+        self.cuda = device.startswith("cuda")
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.start = torch.cuda.memory_allocated() / 2**20
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+            self.start = self._status("VmRSS")
+        except OSError:
+            self.start = None
+
+    @staticmethod
+    def _status(name: str) -> float:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
+        raise OSError(f"no {name}")
+
+    def rise_mb(self) -> float | None:
+        if self.cuda:
+            return torch.cuda.max_memory_allocated() / 2**20 - self.start
+        if self.start is None:
+            return None
+        try:
+            return max(0.0, self._status("VmHWM") - self.start)
+        except OSError:
+            return None
+
+
+def _unfinished(**facts: Any) -> records.Row:
+    """A row before its run: an error, until the run says otherwise."""
+    return records.Row(status="error", reason="did not finish", **facts)
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, batch: Batch) -> float:
+    return float((model(batch["inputs"]).argmax(-1) == batch["labels"]).double().mean())
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them; a number that is not finite becomes its name."""
+
+    def one(value):
+        if isinstance(value, Tensor):
+            value = value.tolist()
+        if isinstance(value, dict):
+            return {str(k): one(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [one(v) for v in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        return getattr(value, "__name__", repr(value))
+
+    return {k: one(v) for k, v in values.items()}
+
+
+def tuned_settings(function: Callable, workload: str) -> tuple[dict[str, Any], str]:
+    """The settings chosen on the tuning seeds, if this strategy was tuned on this workload.
+
+    Returns:
+        The settings that differ from the defaults, and who chose them.
+    """
+    facts = function.facts
+    path = ROOT / "notebooks" / "tuned" / f"{facts.category.lower()}.json"
+    if path.is_file():
+        found = json.loads(path.read_text("utf-8")).get(workload, {}).get(facts.name)
+        if found:
+            return found["settings"], found["chosen_by"]
+    return {}, "the function's defaults"
+
+
+@cache
+def _commit() -> tuple[str, bool]:
+    """The commit of the project, and whether code differs from it (results do not count)."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        code = ["erasus_nb", "notebooks", "requirements.txt"]
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+    return commit.stdout.strip(), bool(changed.stdout.strip())
+
+
+def environment(device: str) -> records.Environment:
+    """What a document says about where its rows were made."""
+    commit, dirty = _commit()
+    return records.Environment(
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        device=device,
+        threads=torch.get_num_threads(),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

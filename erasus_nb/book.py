@@ -1,0 +1,401 @@
+"""What notebooks show: the parameters check, rows, sentences with numbers, the glance box.
+
+The only module that knows about Jupyter. A page collects what its strategies measured; every
+number it prints is read from rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import torch
+from IPython.display import HTML, Markdown, display
+
+from . import ROOT, charts, profiles, records, score, workloads
+from .benchmark import Bench
+from .parameters import ParameterError, check_notebook, one_of, strategies_in
+from .workloads.classifier import REQUESTS
+
+#: Claims in prose are checked where the rows can carry them.
+CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5
+#: Every page's home workload in this wing; `digits` is its real-image companion.
+HOME = ("synthetic",)
+
+
+def start(name: str, namespace: dict[str, Any]) -> Page:
+    """Check a strategy notebook's parameters and open its page. No work is done before.
+
+    Args:
+        name: The notebook, e.g. "gradient".
+        namespace: Its `globals()`.
+
+    Raises:
+        ParameterError: one sentence that says what is wrong and what is allowed.
+    """
+    given = check_notebook(name, namespace)
+    known = strategies_in(ROOT / "notebooks" / f"{name}.ipynb")
+    for workload in given["workloads"]:
+        one_of("workload", workload, workloads.WORKLOADS)
+    for strategy in given["strategies"]:
+        one_of("strategy", strategy, known)
+    one_of("profile", given["profile"], profiles.PROFILES)
+    one_of("request", given["request"], REQUESTS)
+    one_of("device", given["device"], ("cpu", "cuda"))
+    if given["device"] == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+    if given["seeds"] is not None and given["seeds"] < 1:
+        raise ParameterError(f"seeds must be at least 1; got {given['seeds']}")
+    return Page(name, given, known)
+
+
+class Page:
+    """One strategy notebook while it runs."""
+
+    def __init__(self, name: str, given: dict[str, Any], known: Sequence[str]):
+        self.name, self.given, self.known = name, given, list(known)
+        seeds = given["seeds"]
+        self.benches = {
+            workload: Bench(
+                workload,
+                given["profile"],
+                None if seeds is None else range(seeds),
+                request=given["request"],
+                device=given["device"],
+                out=given["out"],
+                resume=given["resume"],
+                parameters=given,
+            )
+            for workload in given["workloads"] or HOME
+        }
+        self.functions: dict[str, Callable] = {}
+        self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
+        self._references: dict[str, records.Document] = {}
+        sizes = [f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()]
+        where = "GPU" if given["device"] == "cuda" else "CPU"
+        display(
+            Markdown(f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}.")
+        )
+
+    # ---- rows and boards
+
+    def _reference(self, workload: str) -> records.Document:
+        if workload not in self._references:
+            self._references[workload] = self.benches[workload].references()
+        return self._references[workload]
+
+    def board(self, workload: str) -> score.Board:
+        """The board of one workload: references, controls and what this page has run."""
+        reference = self._reference(workload)
+        seeds = set(self.benches[workload].seeds)
+        rows = [row for row in reference.rows if row.seed in seeds]
+        mine = reference.model_copy(update={"category": self.name, "rows": self._rows[workload]})
+        return score.board([reference.model_copy(update={"rows": rows}), mine])
+
+    def _selected(self, function: Callable) -> bool:
+        wanted = self.given["strategies"]
+        return not wanted or function.__name__ in wanted or function.__name__ not in self.known
+
+    def run(self, function: Callable, *, keep: bool = True) -> None:
+        """Measure a strategy on every workload and seed of this run and show its rows.
+
+        Args:
+            function: A function marked with @strategy.
+            keep: Write its rows to the result JSON. False is for ideas of your own.
+        """
+        if not self._selected(function):
+            display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
+            return
+        self.functions[function.__name__] = function
+        for workload, bench in self.benches.items():
+            self._reference(workload)
+            rows = bench.run(function, keep=keep)
+            others = [r for r in self._rows[workload] if r.strategy != function.__name__]
+            self._rows[workload] = others + rows
+        display(HTML(self._lines(function.__name__)))
+
+    def _lines(self, name: str) -> str:
+        lines = []
+        for workload in self.benches:
+            board = self.board(workload)
+            for standing in (board["original"], board[name], board["retrained"]):
+                lines.append((workload, *_line(standing)))
+        return _table(("workload", *_COLUMNS), lines, strong=name)
+
+    # ---- sentences
+
+    def say(self, function: Callable, template: str) -> None:
+        """Print one sentence per workload, its numbers taken from the rows.
+
+        Args:
+            template: Text with fields. {name} {workload} {rm} {F} {P} {U} {C1} {C2} {C3}
+                {D} {rank} {tier} {flags} {time_ratio} {pass_ratio}; and, of any measured
+                metric, {m:C1} for this strategy, {o:C1} for the original, {r:C1} for the
+                retrained model; {info:key} is the mean over seeds of a strategy's info.
+        """
+        if function.__name__ not in self.functions:
+            return
+        said = []
+        for workload in self.benches:
+            standing = self.board(workload)[function.__name__]
+            if not standing.seeds:
+                said.append(f"- `{workload}`: {_status(standing)}.")
+                continue
+            rows = [r for r in self._rows[workload] if r.strategy == function.__name__]
+            said.append(f"- `{workload}`: " + template.format_map(_fields(self.board(workload), standing, rows)))
+        display(Markdown("\n".join(said)))
+
+    def claim(
+        self, sentence: str, check: Callable[[score.Board], bool], workload: str | None = None
+    ) -> None:
+        """Stop the run if a sentence stated on this page is not true of the rows.
+
+        Checked where rows can carry a claim: profile laptop or full, at least five seeds,
+        the standard request, every strategy of the page run. Elsewhere nothing is checked.
+
+        Raises:
+            AssertionError: the claim is not true; the sentence must be rewritten.
+        """
+        whole = set(self.known) <= set(self.functions) and self.given["request"] == "standard"
+        if self.given["profile"] not in CLAIM_PROFILES or not whole:
+            return
+        for name, bench in self.benches.items():
+            if workload in (None, name) and len(bench.seeds) >= CLAIM_SEEDS:
+                assert check(self.board(name)), f"not true on {name}: {sentence}"
+
+    # ---- what there is to forget
+
+    def request(self) -> None:
+        """Show the forget set, and how original and retrained differ on it."""
+        for workload, bench in self.benches.items():
+            asked = bench.asked
+            board = self.board(workload)
+            display(
+                Markdown(
+                    f"**`{workload}`**: forget {len(asked.forget)} of "
+                    f"{len(asked.forget) + len(asked.retain)} training examples, {asked.sentence}."
+                )
+            )
+            display(charts.request_picture(_groups(bench)))
+            lines = [(s.name, *_measured(s)) for s in (board["original"], board["retrained"])]
+            display(HTML(_table(("model", *_MEASURED), lines)))
+            failed = [g for g in board.gates if not g.passed]
+            if failed:
+                display(HTML(_gates(failed)))
+
+    # ---- charts and tables
+
+    def chart(self, *own: Callable) -> None:
+        """Draw this page's strategies beside references and controls, one chart a workload."""
+        for workload in self.benches:
+            names = [n for n in self.functions if n in self.known or self.functions[n] in own]
+            strong = [function.__name__ for function in own]
+            display(charts.forest(self.board(workload), names=names, emphasise=strong))
+
+    def table(self) -> None:
+        """The rows behind the chart, one table a workload."""
+        for workload in self.benches:
+            board = self.board(workload)
+            lines = [_line(s) for s in board.standings]
+            display(Markdown(f"`{workload}`, mean over {len(board.seeds)} seeds (95 % interval):"))
+            display(HTML(_table(_COLUMNS, lines)))
+
+    def relearn(self, *functions: Callable, seeds: int = 3) -> None:
+        """Attack: fine-tune on a quarter of the forget set and see what else comes back.
+
+        Draws accuracy on the unseen concept and recall of the other canaries against attack
+        steps, for the given strategies, the original and the retrained model.
+        """
+        chosen = [f for f in functions if f.__name__ in self.functions]
+        for workload, bench in self.benches.items():
+            able = [f for f in chosen if self.board(workload)[f.__name__].seeds]
+            categories = {f.__name__: f.facts.category for f in able}
+            for criterion, curves in bench.relearn(able, bench.seeds[:seeds]).items():
+                label = f"{workload}: {criterion}"
+                display(charts.relearning(curves, ylabel=label, categories=categories))
+
+    def departures(self) -> None:
+        """The numbered departures from the papers, from the strategies' marks."""
+        parts = []
+        for name, function in self.functions.items():
+            if name in self.known:
+                listed = function.facts.departures or ("None that we know of.",)
+                numbered = "\n".join(f"{i}. {d}" for i, d in enumerate(listed, 1))
+                parts.append(f"**{name}**\n\n{numbered}")
+        display(Markdown("\n\n".join(parts)))
+
+    # ---- the glance box
+
+    def glance(self) -> None:
+        """The result at a glance; the site lifts it to the top of the page."""
+        boxes = [self._glance(workload) for workload in self.benches]
+        environment = next(iter(self._references.values())).environment
+        dirty = ", uncommitted changes" if environment.dirty else ""
+        stamp = (
+            f"Profile {self.given['profile']}; {environment.device}, torch {environment.torch}; "
+            f"commit {environment.commit[:10]}{dirty}; {environment.at[:10]}."
+        )
+        display(
+            HTML(
+                '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
+                f'{"".join(boxes)}<p><small>{escape(stamp)}</small></p></div>'
+            )
+        )
+
+    def _glance(self, workload: str) -> str:
+        board = self.board(workload)
+        ran = [s for s in board.of("strategy") if s.name in self.known and s.seeds]
+        if not ran:
+            return f"<p>No strategy of this page ran on {escape(workload)}.</p>"
+        best, control = ran[0], board["partial_retrain"]
+        verdict = (
+            f"On <code>{escape(workload)}</code>, <strong>{escape(best.name)}</strong> comes closest to "
+            f"retraining of this page's {len(ran)}: Retrain-Match {_interval(best.rm, 1)} of 100 "
+            f"({len(board.seeds)} seeds). Retraining for the usual cost of a strategy scores "
+            f"{_interval(control.rm, 1)}; two full retrainings compared with each other "
+            f"{_interval(board['retrained'].rm, 1)}."
+        )
+        shown = sorted(
+            [board["retrained"], *ran[:3], control, board["fine_tune"], board["original"]],
+            key=lambda s: -s.rm.mean,
+        )
+        return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown])
+
+
+# ------------------------------------------------------------------ text
+
+
+_COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
+_MEASURED = ("C1 canary recall", "C2 concept, unseen", "C3 loss AUC", "C4 retained, unseen")
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    if value is None or not math.isfinite(value):
+        return "—"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _interval(interval: score.Interval | None, digits: int = 2) -> str:
+    """mean (low to high); the mean alone where one seed is all there is."""
+    if interval is None:
+        return "—"
+    if interval.n < 2:
+        return f"{_number(interval.mean, digits)} (1 seed)"
+    low, high = _number(interval.low, digits), _number(interval.high, digits)
+    return f"{_number(interval.mean, digits)} ({low} to {high})"
+
+
+def _status(standing: score.Standing) -> str:
+    return f"{standing.status.replace('_', ' ')}: {standing.reason}"
+
+
+def _line(standing: score.Standing) -> tuple[str, ...]:
+    """A standing as the cells of _COLUMNS."""
+    name = standing.name + (" (analogue)" if standing.analogue else "")
+    if standing.rm is None:
+        return (name, *("—",) * (len(_COLUMNS) - 2), _status(standing))
+    return (
+        name,
+        _interval(standing.rm, 1),
+        *(_number(axis.mean) if axis else "—" for axis in (standing.forgetting, standing.privacy, standing.utility)),
+        *(_number(standing.position[c].mean) if c in standing.position else "—" for c in ("C1", "C2", "C3")),
+        "—" if standing.time_ratio is None else f"{_number(standing.time_ratio)} x retraining",
+        ", ".join(standing.flags) or "—",
+    )
+
+
+def _measured(standing: score.Standing) -> tuple[str, ...]:
+    return tuple(_interval(standing.metrics.get(c)) for c in ("C1", "C2", "C3", "C4"))
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = "") -> str:
+    """An HTML table; every text is escaped."""
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td><strong>{escape(c)}</strong></td>" if c == strong else f"<td>{escape(c)}</td>" for c in line
+        )
+        + "</tr>"
+        for line in lines
+    )
+    return (
+        '<div class="rows"><table class="dataframe table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _gates(failed: Sequence[records.Gate]) -> str:
+    lines = [(g.name, _number(g.value), g.wanted, g.reason or "") for g in failed]
+    return (
+        "<p>This run does not meet every gate of the workload, so its rows rank nothing:</p>"
+        + _table(("gate", "measured", "wanted", "why"), lines)
+    )
+
+
+class _Metrics:
+    """Formats as the mean of the measured metric named in the format spec: {m:C1}."""
+
+    def __init__(self, standing: score.Standing):
+        self.standing = standing
+
+    def __format__(self, spec: str) -> str:
+        return _number(self.standing.metrics[spec].mean)
+
+
+class _Info:
+    """Formats as the mean over seeds of the rows' info named in the format spec."""
+
+    def __init__(self, rows: Sequence[records.Row]):
+        self.rows = rows
+
+    def __format__(self, spec: str) -> str:
+        values = [r.info[spec] for r in self.rows if r.status == "ok"]
+        if all(isinstance(v, (int, float)) for v in values):
+            return f"{sum(values) / len(values):.3g}"
+        return ", ".join(sorted({str(v) for v in values}))
+
+
+def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any]:
+    rank = standing.rank
+    return {
+        "name": standing.name,
+        "workload": board.workload,
+        "rm": _interval(standing.rm, 1),
+        "F": _number(standing.forgetting and standing.forgetting.mean),
+        "P": _number(standing.privacy and standing.privacy.mean),
+        "U": _number(standing.utility and standing.utility.mean),
+        **{c: _number(standing.position[c].mean) if c in standing.position else "—" for c in ("C1", "C2", "C3")},
+        "D": _number(standing.divergence and standing.divergence.mean),
+        "rank": "unranked" if rank is None else str(rank[0]) if rank[0] == rank[1] else f"{rank[0]} to {rank[1]}",
+        "tier": standing.tier or "—",
+        "flags": ", ".join(standing.flags) or "no flags",
+        "time_ratio": _number(standing.time_ratio),
+        "pass_ratio": _number(standing.pass_ratio),
+        "m": _Metrics(standing),
+        "o": _Metrics(board["original"]),
+        "r": _Metrics(board["retrained"]),
+        "info": _Info(rows),
+    }
+
+
+def _groups(bench: Bench) -> list[tuple[str, Any]]:
+    """What charts.request_picture draws: examples of each part of the request."""
+    asked, rote = bench.asked, bench.asked.rote.cpu()
+    forget, retain, holdout = (b["inputs"].cpu() for b in (asked.forget, asked.retain, asked.holdout))
+    parts = [
+        ("forget: concept", forget[~rote]),
+        ("forget: canaries", forget[rote]),
+        ("retain", retain),
+        ("holdout, never trained", holdout),
+    ]
+    parts = [(label, x) for label, x in parts if len(x)]
+    if forget.dim() == 4:
+        return [(label, ((x[:, 0] + 1) / 2).clamp(0, 1).numpy()) for label, x in parts]
+    # Two directions of largest variance of the training data, for a picture only.
+    every = torch.cat([forget, retain])
+    _, _, axes = torch.linalg.svd(every - every.mean(0), full_matrices=False)
+    return [(label, ((x - every.mean(0)) @ axes[:2].T).numpy()) for label, x in parts]

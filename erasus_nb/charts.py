@@ -1,0 +1,910 @@
+"""The palette and the few chart kinds; each returns a figure with its finding and alt text.
+
+Every chart takes what was measured and says what it found: the title is computed from the
+numbers, never typed. Colour means category, everywhere, and never works alone (marker or
+label says the same). A chart is drawn as inline SVG that follows the page's light or dark
+theme, scales on a phone, and has the same bytes for the same numbers.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter
+from scipy.optimize import isotonic_regression
+
+from . import metrics
+
+if TYPE_CHECKING:
+    from .score import Board, Standing
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a category is drawn: its colour on white, on a dark page, and its marker."""
+
+    colour: str
+    dark: str
+    marker: str
+
+
+#: Smallest OKLab distance between any two (x100): 12.6 on white, 13.2 on a dark page; all
+#: reach 3:1 against their ground. Text stays black: three of these are below 4.5:1.
+PALETTE: dict[str, Mark] = {
+    "Gradient": Mark("#004488", "#3E8BE0", "o"),
+    "Parameter": Mark("#D55E00", "#F07D28", "s"),
+    "Data": Mark("#009E73", "#22C08F", "^"),
+    "LLM": Mark("#7B4FC9", "#A98AF0", "v"),
+    "VLM": Mark("#7F4F24", "#9C6B30", "X"),
+    "Diffusion": Mark("#CE6FA4", "#F0A3CC", "P"),
+    "Ensemble": Mark("#882255", "#C9487F", "D"),
+}
+#: A reader's own strategy: near-black, so that it stands out from every category.
+YOURS = Mark("#000000", "#FFFFFF", "*")
+#: Controls, do-nothing included.
+CONTROL = Mark("#767676", "#949494", "o")
+
+#: What the three memory criteria are called where a workload does not say.
+CRITERIA = {"C1": "verbatim memory", "C2": "knowledge", "C3": "privacy leakage"}
+
+_RC = {
+    "svg.fonttype": "none",  # text stays text: searchable, and it follows the theme
+    "svg.hashsalt": "erasus",
+    "text.parse_math": False,  # a "$" in a name is a dollar sign
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "path.simplify": False,
+}
+_TITLE = 11.0  # points
+_TEXT = 9.0
+_WIDE = 7.4  # inches, all charts: the text column of the page
+
+_DARK = "".join(
+    f"--erasus-{mark.colour[1:]}:{mark.dark};" for mark in [*PALETTE.values(), CONTROL]
+)
+_STYLE = (
+    "<style>figure.erasus-chart{margin:1em 0;overflow-x:auto}"
+    "figure.erasus-chart svg{width:100%;min-width:34rem;max-width:54rem;height:auto}"
+    f'html[data-theme="dark"] .erasus-chart,'
+    f'body[data-jp-theme-light="false"] .erasus-chart{{{_DARK}}}</style>'
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Chart:
+    """A figure, the finding that is its title, and what a reader who cannot see it takes away."""
+
+    figure: Figure
+    alt: str
+    title: str
+
+    def svg(self) -> str:
+        """The figure as an `<svg>` element without size, in the page's own text colour."""
+        target = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        with matplotlib.rc_context(_RC):
+            self.figure.savefig(target, format="svg", metadata=nothing)
+        text = target.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        head, rest = text.split(">", 1)
+        head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
+        head += ' fill="currentColor"'  # what matplotlib fills with black, it does not say
+        # Ids of groups are the same in every figure, and a page holds many figures.
+        rest = re.sub(r'<g id="[^"]*"', "<g", rest)
+        rest = rest.replace("<text ", '<text fill="currentColor" ')
+        rest = rest.replace("#000000", "currentColor")
+        for mark in (*PALETTE.values(), CONTROL):
+            colour = mark.colour.lower()
+            rest = rest.replace(colour, f"var(--erasus-{mark.colour[1:]},{colour})")
+        return f"{head}>{rest}".strip()
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<figure class="erasus-chart" role="img" aria-label="{html.escape(self.alt)}">'
+            f"{_STYLE}{self.svg()}</figure>"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.alt}"
+
+
+def mark_of(standing: Standing) -> Mark:
+    """Colour and marker of one line of a board."""
+    if standing.kind != "strategy":
+        return CONTROL
+    return PALETTE.get(standing.category, YOURS)
+
+
+# --------------------------------------------------------------------------- words
+
+
+def _clean(text: object, most: int = 30) -> str:
+    """Text from a result as one printable line of at most `most` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    names = [_clean(name) for name in names]
+    if len(names) > most:
+        return f"{len(names)} strategies"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _verb(names: Sequence[str], one: str, many: str) -> str:
+    return one if len(names) == 1 else many
+
+
+def _label(standing: Standing) -> str:
+    name = _clean(standing.name)
+    if standing.kind == "control":
+        return f"{name} (control)"
+    if standing.status == "partial":
+        return f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')})"
+    return f"{name} (analogue)" if standing.analogue else name
+
+
+def _absence(standing: Standing) -> str:
+    status = {"not_applicable": "not applicable", "error": "errored"}
+    return f"{status.get(standing.status, standing.status)}: {standing.reason or 'no seed finished'}"
+
+
+# ---------------------------------------------------------------- choosing what to draw
+
+
+def _rows(board: Board, names: Collection[str] | None) -> list[Standing]:
+    """Strategies asked for and all controls, in the board's order.
+
+    Raises:
+        KeyError: a name that the board does not have.
+    """
+    if names is not None:
+        for name in names:
+            board[name]
+    return [
+        line
+        for line in board.standings
+        if line.kind == "control"
+        or (line.kind == "strategy" and (names is None or line.name in names))
+    ]
+
+
+def _reference(board: Board, kind: str) -> Standing | None:
+    lines = [line for line in board.of(kind) if line.rm is not None]
+    return lines[0] if lines else None
+
+
+def _scored(rows: Sequence[Standing], kind: str = "strategy") -> list[Standing]:
+    return [line for line in rows if line.kind == kind and line.rm is not None]
+
+
+def _best(rows: Sequence[Standing]) -> list[Standing]:
+    """The strategy with the highest mean, and those that may hold the same place."""
+    scored = sorted(_scored(rows), key=lambda line: -line.rm.mean)
+    if not scored:
+        return []
+    first = scored[0]
+    # Nothing here is told apart from above one that no more rows are significantly above.
+    tied = [line for line in scored if line.rank and first.rank]
+    return [first] + [
+        line for line in tied if line is not first and line.rank[0] <= first.rank[0]
+    ]
+
+
+# ------------------------------------------------------------------------ the drawing
+
+
+def _inches(text: str, size: float = _TEXT, bold: bool = False) -> float:
+    """Width of a line of text, measured with the font that draws it."""
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    return text_to_path.get_text_width_height_descent(text, font, False)[0] / 72
+
+
+def _wrapped(text: str, width: float, size: float = _TEXT) -> list[str]:
+    """Lines that are at most `width` inches wide, if their words are."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _inches(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _fit(text: str, width: float) -> str:
+    """The text as one line, cut with an ellipsis to `width` inches."""
+    line = _clean(text, 400)
+    while len(line) > 1 and _inches(line) > width:
+        line = _clean(line, len(line) - 1)
+    return line
+
+
+def _canvas(title: str, height: float, left: float, right: float = 0.1, bottom: float = 0.5,
+            panels: int = 1, gap: float = 0.2, above: float = 0.1):  # fmt: skip
+    """A figure with its title, and `panels` axes side by side; all lengths in inches.
+
+    `height` is the height of the axes; `above` is room between axes and title.
+    """
+    lines = _wrapped(title, _WIDE - 0.1, _TITLE)
+    top = above + 0.21 * len(lines) + 0.06
+    whole = height + bottom + top
+    figure = Figure(figsize=(_WIDE, whole))
+    FigureCanvasAgg(figure)
+    figure.text(0.05 / _WIDE, 1 - 0.04 / whole, "\n".join(lines), size=_TITLE,
+                va="top", ha="left", linespacing=1.25)  # fmt: skip
+    width = (_WIDE - left - right - gap * (panels - 1)) / panels
+    axes = [
+        figure.add_axes(
+            (
+                (left + i * (width + gap)) / _WIDE,
+                bottom / whole,
+                width / _WIDE,
+                height / whole,
+            )
+        )
+        for i in range(panels)
+    ]
+    return figure, axes, width
+
+
+def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places nearest to those wanted (least squares), at least `gap` apart, inside low..high.
+
+    More labels than fit keep their gap and leave the range at both ends alike.
+    """
+    if not len(wanted):
+        return []
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(wanted))
+    # With the gaps taken out, "in order and apart" is "non-decreasing".
+    flat = isotonic_regression(np.asarray(wanted, float)[order] - steps).x
+    room = high - low - steps[-1]
+    flat = np.clip(flat, low, low + room) if room >= 0 else np.full_like(flat, low + room / 2)
+    places = np.empty(len(wanted))
+    places[order] = flat + steps
+    return places.tolist()
+
+
+def _names(axes, rows: Sequence[Standing], emphasise: Collection[str]) -> None:
+    axes.set_yticks(range(len(rows)), [_label(line) for line in rows], size=_TEXT)
+    axes.tick_params(axis="y", length=0, pad=6)
+    for text, line in zip(axes.get_yticklabels(), rows, strict=True):
+        if line.name in emphasise:
+            text.set_fontweight("bold")
+        if line.kind == "control":
+            text.set_fontstyle("italic")
+
+
+def _left(rows: Sequence[Standing], emphasise: Collection[str]) -> float:
+    return 0.2 + max(
+        (_inches(_label(line), bold=line.name in emphasise) for line in rows), default=1.0
+    )
+
+
+def _pale(line: Standing, emphasise: Collection[str]) -> float:
+    return 1.0 if not emphasise or line.name in emphasise else 0.4
+
+
+def _dot(axes, y: float, line: Standing, interval, seeds, limits, emphasise) -> None:
+    """One row: the seeds as small points, the mean as marker, its interval as a bar.
+
+    What lies outside `limits` = (low, high) becomes an arrow at the edge with its number.
+    """
+    low, high = limits
+    mark, alpha = mark_of(line), _pale(line, emphasise)
+    inside = [value for value in seeds if low <= value <= high]
+    axes.plot(inside, [y] * len(inside), ".", ms=4.0, mew=0, color=mark.colour,
+              alpha=0.45 * alpha)  # fmt: skip
+    hollow = {"mfc": "none"} if line.kind == "control" else {"mfc": mark.colour}
+    if low <= interval.mean <= high:
+        ends = np.clip([interval.low, interval.high], low, high)
+        axes.plot(ends, [y, y], "-", lw=1.6, color=mark.colour, alpha=alpha,
+                  solid_capstyle="butt")  # fmt: skip
+        size = 8.5 if mark.marker == "*" else 5.5
+        axes.plot(interval.mean, y, mark.marker, ms=size, mec=mark.colour, mew=1.2,
+                  color=mark.colour, alpha=alpha, **hollow)  # fmt: skip
+        return
+    beyond = interval.mean > high
+    edge = high if beyond else low
+    rightwards = beyond != axes.xaxis_inverted()
+    axes.plot(edge, y, ">" if rightwards else "<", ms=5.5, mew=1.2, mec=mark.colour,
+              color=mark.colour, alpha=alpha, clip_on=False, **hollow)  # fmt: skip
+    axes.annotate(f"{interval.mean:.1f}", (edge, y), xytext=(-6 if rightwards else 6, 0),
+                  textcoords="offset points", va="center", size=_TEXT,
+                  ha="right" if rightwards else "left")  # fmt: skip
+
+
+def _band(axes, values: Sequence[float], mean: float, across: str) -> None:
+    """Retrained against retrained: a grey band from the lowest to the highest seed."""
+    span, line = (axes.axvspan, axes.axvline) if across == "x" else (axes.axhspan, axes.axhline)
+    if len(values) > 1:
+        span(min(values), max(values), color="#000000", alpha=0.12, lw=0, zorder=0)
+    line(mean, color="#000000", lw=1.2, zorder=0.5)
+
+
+def forest(board: Board, names: Collection[str] | None = None,
+           emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+    """Retrain-Match of every strategy and control, with interval, seeds, tier and references.
+
+    Args:
+        board: One workload's board.
+        names: Strategies to draw; None = all. Controls are always drawn.
+        emphasise: Names drawn strongly; the other marks pale.
+    """
+    rows = _rows(board, names)
+    scored = [line for line in rows if line.rm is not None]
+    rows = scored + [line for line in rows if line.rm is None]
+    original, retrained = _reference(board, "original"), _reference(board, "retrained")
+    title = _closest(board, rows)
+
+    with matplotlib.rc_context(_RC):
+        height = 0.24 * max(len(rows), 2)
+        figure, (axes,), width = _canvas(
+            title, height, _left(rows, emphasise), right=0.5, above=0.34
+        )
+        limits = (-2.0, 104.0)
+        axes.set(xlim=limits, ylim=(max(len(rows), 2) - 0.4, -0.6))
+        tops, places = [], []
+        if original is not None:
+            axes.axvline(original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
+            tops, places = ["original"], [original.rm.mean]
+        if retrained is not None:
+            _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "x")
+            tops, places = [*tops, "retrained"], [*places, retrained.rm.mean]
+        # In units of the score: labels keep apart and stay left of the word "tier".
+        unit = (limits[1] - limits[0]) / width
+        half = 0.5 * unit * _inches("retrained")
+        apart = _spread(places, 2.2 * half, limits[0], limits[1] - half)
+        for text, place in zip(tops, apart, strict=True):
+            axes.annotate(text, (place, 1.0), xycoords=("data", "axes fraction"),
+                          xytext=(0, 4), textcoords="offset points", ha="center")  # fmt: skip
+        for y, line in enumerate(rows):
+            if line.rm is not None:
+                _dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise)
+                if line.tier:
+                    axes.annotate(_clean(line.tier, 4), (1, y), xytext=(14, 0),
+                                  xycoords=("axes fraction", "data"), va="center",
+                                  ha="center", textcoords="offset points")  # fmt: skip
+            else:
+                axes.text(1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center")
+        if any(line.tier for line in scored):
+            axes.annotate("tier", (1, 1), xycoords="axes fraction", xytext=(14, 4),
+                          ha="center", textcoords="offset points")  # fmt: skip
+        _names(axes, rows, emphasise)
+        axes.set_xlabel("Retrain-Match: 0 = like the original, 100 = like retrained "
+                        "(higher is better)")  # fmt: skip
+    alt = (
+        f"Dot plot with intervals, sorted from best to worst. {title}. "
+        + _alt_controls(rows)
+        + _alt_missing(rows)
+    )
+    return Chart(figure, alt.strip(), title)
+
+
+def _closest(board: Board, rows: Sequence[Standing]) -> str:
+    """The finding of the board in one sentence: who is closest, and whether a control is."""
+    workload, best = _clean(board.workload), _best(rows)
+    if not best:
+        return f"No strategy has a score on {workload}"
+    names = [line.name for line in best]
+    if len(names) > 3:
+        said = (
+            f"{_clean(names[0])} and {len(names) - 1} others that the seeds cannot tell apart "
+            f"come closest to retraining on {workload}"
+        )
+    else:
+        come = _verb(names, "comes", "come")
+        said = f"{_listed(names)} {come} closest to retraining on {workload}"
+    controls = _scored(rows, "control")
+    strong = max(controls, key=lambda line: line.rm.mean, default=None)
+    if strong is not None and strong.rm.mean >= best[0].rm.mean:
+        said += f", but no closer than the control {_clean(strong.name)}"
+    if len(board.seeds) == 1:
+        said += " (one seed: no interval)"
+    return said
+
+
+def _alt_controls(rows: Sequence[Standing]) -> str:
+    controls = _scored(rows, "control")
+    if not controls or not _scored(rows):
+        return ""
+    strong = max(controls, key=lambda line: line.rm.mean)
+    below = [line for line in _scored(rows) if line.rm.mean <= strong.rm.mean]
+    return (
+        f"The best control is {_clean(strong.name)}; {len(below)} of {len(_scored(rows))} "
+        "strategies are not above it. "
+    )
+
+
+def _alt_missing(rows: Sequence[Standing]) -> str:
+    missing = [_clean(line.name) for line in rows if line.rm is None]
+    return f"Without a score: {', '.join(missing)}." if missing else ""
+
+
+def rank_intervals(board: Board, names: Collection[str] | None = None,
+                   emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+    """One bar a strategy: the ranks it may hold, given what the seeds can tell apart."""
+    rows = [line for line in _rows(board, names) if line.kind == "strategy" and line.rank]
+    resolved, pairs = board.pairs_resolved
+    first = [line.name for line in rows if line.rank[0] == 1]
+    title = f"The seeds tell {resolved} of {pairs} pairs of strategies apart"
+    if first:
+        title += f"; {_listed(first)} can be first"
+    with matplotlib.rc_context(_RC):
+        last = max((line.rank[1] for line in rows), default=2)
+        figure, (axes,), _ = _canvas(
+            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), right=0.3
+        )
+        axes.set(xlim=(0.4, last + 0.6), ylim=(max(len(rows), 2) - 0.4, -0.6))
+        for y, line in enumerate(rows):
+            mark, alpha = mark_of(line), _pale(line, emphasise)
+            axes.plot(line.rank, [y, y], "-", lw=1.6, color=mark.colour, alpha=alpha)
+            axes.plot(line.rank, [y, y], mark.marker, ms=5, mew=0, color=mark.colour,
+                      alpha=alpha)  # fmt: skip
+        _names(axes, rows, emphasise)
+        step = max(1, round(last / 12))
+        axes.set_xticks(sorted({1, *range(step, last + 1, step)} - ({2} if step > 1 else set())))
+        axes.set_xlabel("rank that a strategy may hold (1 = closest to retraining)")
+    alt = f"Bars from the best to the worst rank that each strategy may hold. {title}."
+    return Chart(figure, alt, title)
+
+
+def positions(board: Board, names: Collection[str] | None = None,
+              emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+    """Where each strategy ends between original (1), retrained (0) and over-unlearned (-1).
+
+    Three panels, one for each memory criterion. A mean outside the panel is an arrow at its
+    edge with the number.
+    """
+    rows = [line for line in _rows(board, names) if line.rm is not None]
+    strategies = _scored(rows)
+    near = [
+        line for line in strategies if all(abs(p.mean) <= 0.25 for p in line.position.values())
+    ]
+    over = [line for line in strategies if any(p.high < -0.1 for p in line.position.values())]
+    title = (
+        f"On {_clean(board.workload)}, {len(near)} of {len(strategies)} strategies end within "
+        f"a quarter of the way from retrained on all three criteria; {len(over)} overshoot"
+    )
+    retrained = _reference(board, "retrained")
+    called = {**CRITERIA, **board.facts.get("criteria", {})}
+    with matplotlib.rc_context(_RC):
+        figure, panels, width = _canvas(
+            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), bottom=0.6,
+            panels=3, gap=0.22, above=0.34,
+        )  # fmt: skip
+        limits = (-1.35, 1.35)
+        for axes, criterion in zip(panels, CRITERIA, strict=True):
+            # Original on the left: reading order is the way that unlearning should go.
+            axes.set(xlim=limits[::-1], ylim=(max(len(rows), 2) - 0.4, -0.6))
+            axes.axvline(1, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
+            seeds = retrained.position_by_seed.get(criterion, {}) if retrained else {}
+            _band(axes, list(seeds.values()), 0.0, "x")
+            for y, line in enumerate(rows):
+                if criterion in line.position:
+                    _dot(axes, y, line, line.position[criterion],
+                         line.position_by_seed.get(criterion, {}).values(), limits,
+                         emphasise)  # fmt: skip
+            axes.annotate(_fit(f"{criterion} {called[criterion]}", width), (0.5, 1),
+                          xycoords="axes fraction", xytext=(0, 4), ha="center",
+                          textcoords="offset points")  # fmt: skip
+            axes.set_xticks([1, 0, -1], ["original", "retrained", "over"])
+            axes.set_yticks([])
+        _names(panels[0], rows, emphasise)
+        figure.text(0.5, 0.1 / figure.get_figheight(), ha="center", va="bottom",
+                    s="signed position: 1 = original, 0 = retrained (best), below 0 = "
+                      "over-unlearned; grey: retrained, all seeds")  # fmt: skip
+    exposed = [line.name for line in strategies if line.position["C3"].low > 1]
+    alt = f"Three panels of dots from original through retrained to over-unlearned. {title}."
+    if exposed:
+        worse = _verb(exposed, "is", "are")
+        alt += f" {_listed(exposed)} {worse} more exposed than the original."
+    return Chart(figure, alt, title)
+
+
+def axes(board: Board, names: Collection[str] | None = None,
+         emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+    """The three parts of the score side by side: forgetting, privacy, utility."""
+    rows = [line for line in _rows(board, names) if line.rm is not None]
+    parts = {"forgetting": "forgetting", "privacy": "privacy", "utility": "utility"}
+    strategies = _scored(rows)
+    weakest = [
+        min(parts, key=lambda part, line=line: getattr(line, part).mean) for line in strategies
+    ]
+    title = f"No strategy has a score on {_clean(board.workload)}"
+    if weakest:
+        most = max(parts, key=weakest.count)
+        title = (
+            f"On {_clean(board.workload)}, {most} is the weakest part of "
+            f"{weakest.count(most)} of {len(weakest)} strategies"
+        )
+    retrained = _reference(board, "retrained")
+    with matplotlib.rc_context(_RC):
+        figure, panels, _ = _canvas(
+            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), right=0.2, bottom=0.6,
+            panels=3, gap=0.3, above=0.34,
+        )  # fmt: skip
+        for panel, part in zip(panels, parts, strict=True):
+            panel.set(xlim=(-0.04, 1.06), ylim=(max(len(rows), 2) - 0.4, -0.6))
+            panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            if retrained is not None:
+                part_of = getattr(retrained, part)
+                _band(panel, [part_of.low, part_of.high], part_of.mean, "x")
+            for y, line in enumerate(rows):
+                _dot(panel, y, line, getattr(line, part), (), (-0.04, 1.06), emphasise)
+            panel.annotate(part, (0.5, 1), xycoords="axes fraction", xytext=(0, 4),
+                           ha="center", textcoords="offset points")  # fmt: skip
+            panel.set_yticks([])
+        _names(panels[0], rows, emphasise)
+        figure.text(0.5, 0.1 / figure.get_figheight(), ha="center", va="bottom",
+                    s="match with retraining (1 = like retrained, higher is better; "
+                      "line and grey: retrained)")  # fmt: skip
+    return Chart(figure, f"Three panels of dots with intervals. {title}.", title)
+
+
+def _boxes_overlap(a, b) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _place(figure, axes, points: Sequence[tuple], labels: Sequence[str],
+           keep_clear: Sequence[tuple] = ()) -> list:  # fmt: skip
+    """Write each label beside its point, clear of the other points and labels.
+
+    `keep_clear` are lines to stay off, too, as (x0, y0, x1, y1) in data coordinates.
+
+    Tries places around the point, nearest first; a label that had to move away gets a thin
+    line. Points and labels are taken from the top down, so the same data give the same
+    picture.
+    """
+    points = np.asarray(points, float)
+    spots = axes.transData.transform(points) * 72 / figure.dpi  # in points of 1/72 inch
+    frame = axes.get_window_extent().extents * 72 / figure.dpi
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    for x0, y0, x1, y1 in keep_clear:
+        (x0, y0), (x1, y1) = axes.transData.transform([(x0, y0), (x1, y1)]) * 72 / figure.dpi
+        taken.append((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+    texts: list = [None] * len(labels)
+    for i in sorted(range(len(labels)), key=lambda i: (-spots[i][1], spots[i][0])):
+        wide, tall = 72 * _inches(labels[i]), 10.5
+        tries = [
+            (far, np.cos(turn) * far, np.sin(turn) * far)
+            for far in (*range(8, 130, 6),)
+            for turn in np.deg2rad([0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240])
+        ]
+        for far, dx, dy in tries:
+            ha = "left" if dx > 1 else "right" if dx < -1 else "center"
+            x, y = spots[i] + (dx, dy)
+            x0 = {"left": x, "right": x - wide, "center": x - wide / 2}[ha]
+            box = (x0 - 1, y - tall / 2, x0 + wide + 1, y + tall / 2)
+            free = frame[0] < box[0] and box[2] < frame[2] + 6
+            free = free and frame[1] < box[1] and box[3] < frame[3]
+            # A thin line may cross lines, but not run through another point.
+            others = [taken[k] for k in range(len(spots)) if k != i]
+            way = [spots[i] + np.array([dx, dy]) * part for part in np.linspace(0.2, 0.9, 12)]
+            free = free and not any(
+                x0 < px < x1 and y0 < py < y1 for px, py in way for x0, y0, x1, y1 in others
+            )
+            if free and not any(_boxes_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        line = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        texts[i] = axes.annotate(
+            labels[i], points[i], xytext=(dx, dy), textcoords="offset points", ha=ha,
+            va="center", arrowprops=line if far > 14 else None, annotation_clip=False,
+        )  # fmt: skip
+    return texts
+
+
+def quality_against_cost(board: Board, names: Collection[str] | None = None,
+                         emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+    """Retrain-Match against time, as a share of what retraining takes; upper left wins.
+
+    A ring marks a strategy that had to keep something from training time.
+    """
+    rows = [
+        line for line in _rows(board, names) if line.rm is not None and line.time_ratio is not None
+    ]
+    original, retrained = _reference(board, "original"), _reference(board, "retrained")
+    title = _worth(board, rows)
+    # A clock's resolution is not "free": what took no measurable time is drawn at the edge.
+    cost = [max(line.time_ratio, 1e-4) for line in rows]
+    with matplotlib.rc_context(_RC):
+        figure, (axes,), _ = _canvas(title, 4.4, 0.62, right=0.75, bottom=0.55, above=0.3)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        low, high = min([*cost, 0.1]), max([*cost, 1.0])
+        room = (high / low) ** 0.08
+        axes.set(xlim=(low / room, high * room**1.6), ylim=(-4, 106))
+        axes.axvline(1.0, color="#000000", lw=0.8, zorder=0.5)
+        axes.annotate("as long as retraining", (1.0, 1), xycoords=("data", "axes fraction"),
+                      xytext=(0, 4), textcoords="offset points", ha="center")  # fmt: skip
+        if original is not None:
+            axes.axhline(original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
+        if retrained is not None:
+            _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "y")
+        for x, line in zip(cost, rows, strict=True):
+            mark, alpha = mark_of(line), _pale(line, emphasise)
+            axes.plot([x, x], np.clip([line.rm.low, line.rm.high], -4, 106), "-", lw=1.0,
+                      color=mark.colour, alpha=0.6 * alpha)  # fmt: skip
+            fill = "none" if line.kind == "control" else mark.colour
+            axes.plot(x, line.rm.mean, mark.marker, ms=8.5 if mark.marker == "*" else 5.5,
+                      mec=mark.colour, mew=1.2, mfc=fill, alpha=alpha)  # fmt: skip
+            if line.extra_storage_bytes:
+                axes.plot(x, line.rm.mean, "o", ms=12, mfc="none", mec=mark.colour, mew=0.8,
+                          alpha=alpha)  # fmt: skip
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        lines = [(1.0, bottom, 1.0, top)]
+        lines += [(x, line.rm.low, x, line.rm.high) for x, line in zip(cost, rows, strict=True)]
+        for line in (original, retrained):
+            if line is not None:
+                lines.append((left, line.rm.mean, right, line.rm.mean))
+        for line, text in ((original, "original"), (retrained, "retrained")):
+            if line is not None:
+                axes.annotate(text, (1, line.rm.mean), xycoords=("axes fraction", "data"),
+                              xytext=(4, 0), textcoords="offset points",
+                              va="center")  # fmt: skip
+        spots = [(x, line.rm.mean) for x, line in zip(cost, rows, strict=True)]
+        labels = [_label(line) for line in rows]
+        texts = _place(figure, axes, spots, labels, lines) if rows else []
+        for line, text in zip(rows, texts, strict=True):
+            if line.name in emphasise:
+                text.set_fontweight("bold")
+        kept = any(line.extra_storage_bytes for line in rows)
+        axes.set_xlabel("time / time of retraining (log; left is cheaper"
+                        + ("; ring: also keeps data from training time)" if kept else ")"))  # fmt: skip
+        axes.set_ylabel("Retrain-Match (higher is better)")
+    alt = f"Scatter of score against time relative to retraining, upper left is best. {title}."
+    return Chart(figure, alt, title)
+
+
+def _worth(board: Board, rows: Sequence[Standing]) -> str:
+    """What the quality-against-cost picture says in one sentence."""
+    workload = _clean(board.workload)
+    timed = _scored(rows)
+    if not timed:
+        return f"No strategy has a score and a time on {workload}"
+    cheaper = [line for line in timed if line.time_ratio < 1]
+    if not cheaper:
+        return f"On {workload}, no strategy takes less time than retraining"
+    best = max(cheaper, key=lambda line: line.rm.mean)
+    said = f"On {workload}, {_clean(best.name)} comes closest of those faster than retraining"
+    controls = [line for line in _scored(rows, "control") if line.time_ratio <= best.time_ratio]
+    better = [line for line in controls if line.rm.mean >= best.rm.mean]
+    if better:
+        said += f", but the control {_clean(better[0].name)} is as close in no more time"
+    return said
+
+
+# ------------------------------------------------------------------------ other pictures
+
+
+def relearning(curves: Mapping[str, Mapping[int, Sequence[float]]], ylabel: str,
+               categories: Mapping[str, str] | None = None) -> Chart:  # fmt: skip
+    """How fast a model that should have forgotten learns the rest of the request again.
+
+    Args:
+        curves: Name -> attack step -> one value a seed. "original" and "retrained" are the
+            references and are expected; the other names are unlearned models.
+        ylabel: The measure with its unit and direction.
+        categories: Name -> category, for the colour; a name without one is "Yours".
+
+    Raises:
+        ValueError: a reference is missing.
+    """
+    for name in ("original", "retrained"):
+        if name not in curves:
+            raise ValueError(f"relearning curves need {name!r}; there are {', '.join(curves)}")
+    means = {
+        name: {step: float(np.mean(by_step[step])) for step in sorted(by_step)}
+        for name, by_step in curves.items()
+    }
+    unlearned = [name for name in curves if name not in ("original", "retrained")]
+    title = _relearned(means, unlearned)
+    with matplotlib.rc_context(_RC):
+        right = 0.25 + max(_inches(_clean(name)) for name in curves)
+        figure, (axes,), _ = _canvas(title, 3.2, 0.62, right=right)
+        for name, by_step in means.items():
+            category = (categories or {}).get(name, "")
+            mark = PALETTE.get(category, YOURS)
+            style = {"color": mark.colour, "marker": mark.marker, "ms": 4.5, "lw": 1.4}
+            if name == "original":
+                style = {"color": "#000000", "ls": (0, (4, 3)), "lw": 1.4}
+            if name == "retrained":
+                style = {"color": "#000000", "lw": 1.4}
+                steps = sorted(curves[name])
+                axes.fill_between(steps, [min(curves[name][s]) for s in steps],
+                                  [max(curves[name][s]) for s in steps],
+                                  color="#000000", alpha=0.12, lw=0)  # fmt: skip
+            axes.plot(list(by_step), list(by_step.values()), **style)
+            dots = [(step, value) for step, values in curves[name].items() for value in values]
+            axes.plot(*zip(*dots, strict=True), ".", ms=3, mew=0, alpha=0.4,
+                      color=style["color"])  # fmt: skip
+        bottom, top = axes.get_ylim()
+        ends = [list(by_step.items())[-1] for by_step in means.values()]
+        gap = (top - bottom) * 0.165 / 3.2
+        furthest = max(step for step, _ in ends)
+        axes.set(ylim=(bottom, top), xlim=(None, furthest))
+        for name, (step, value), y in zip(
+            means, ends, _spread([v for _, v in ends], gap, bottom, top), strict=True
+        ):
+            axes.annotate(_clean(name), (step, value), xytext=(furthest, y), va="center",
+                          textcoords="data", annotation_clip=False,
+                          ha="left")  # fmt: skip
+            axes.texts[-1].set_x(furthest + 0.012 * (furthest or 1))
+        axes.set_xticks(sorted({step for by_step in means.values() for step in by_step}))
+        axes.set_xlabel("steps of the relearning attack")
+        axes.set_ylabel(ylabel)
+    return Chart(figure, f"Curves by attack step. {title}.", title)
+
+
+def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
+    last = max(means["original"])
+    full = means["original"][last] - means["retrained"].get(last, np.nan)
+    if not unlearned or not abs(full) > 0:
+        return f"After {last} steps the original and the retrained model are alike"
+    back = {
+        name: (means[name].get(last, np.nan) - means["retrained"][last]) / full
+        for name in unlearned
+    }
+    mostly = [name for name, share in back.items() if share >= 0.5]
+    hardly = [name for name, share in back.items() if share <= 0.1]
+    said = []
+    if mostly:
+        said.append(f"{_listed(mostly)} {_verb(mostly, 'is', 'are')} most of the way back")
+    if hardly:
+        said.append(f"{_listed(hardly)} {_verb(hardly, 'stays', 'stay')} near retrained")
+    rest = [name for name in unlearned if name not in mostly + hardly]
+    if rest:
+        said.append(f"{_listed(rest)} {_verb(rest, 'is', 'are')} partly back")
+    return f"After {last} relearning steps, " + "; ".join(said)
+
+
+def request_picture(groups: Sequence[tuple], title: str = "") -> Chart:
+    """What is to be forgotten and what is kept.
+
+    Args:
+        groups: `(label, images)` with images [n, h, w] in 0..1, drawn as columns of small
+            pictures, the first 25 of each; or `(label, xy)` / `(label, xy, marker)` with xy
+            [n, 2], drawn as one scatter. Labels that begin with "forget" are drawn black,
+            the others grey.
+        title: What the picture shows; empty = a line made of the groups' labels.
+    """
+    labels = [_clean(group[0], 40) for group in groups]
+    asked = [label for label in labels if label.startswith("forget")]
+    rest = [label for label in labels if label not in asked]
+    what = [label.removeprefix("forget").strip(" :") or label for label in asked]
+    title = title or f"To forget: {' and '.join(what)}. Beside it: {'; '.join(rest)}"
+    pictures = np.asarray(groups[0][1]).ndim == 3
+    with matplotlib.rc_context(_RC):
+        figure = _gallery(groups, title) if pictures else _scatter(groups, title)
+    kind = "Columns of small pictures" if pictures else "Scatter of the data in two directions"
+    return Chart(figure, f"{kind}: {', '.join(labels)}.", title)
+
+
+def _gallery(groups: Sequence[tuple], title: str) -> Figure:
+    across, gap = 5, 0.3
+    down = max(-(-min(len(group[1]), 25) // across) for group in groups)
+    width = (_WIDE - 0.2 - gap * (len(groups) - 1)) / len(groups)
+    _, tall, wide = np.shape(groups[0][1])
+    height = width * down * (tall + 1) / (across * (wide + 1))
+    figure, panels, _ = _canvas(
+        title, height, 0.1, bottom=0.1, panels=len(groups), gap=gap, above=0.45
+    )
+    for axes, (label, images) in zip(panels, groups, strict=True):
+        sheet = np.full((down * (tall + 1), across * (wide + 1)), np.nan)
+        for i, image in enumerate(np.asarray(images, float)[:25]):
+            y, x = divmod(i, across)
+            sheet[y * (tall + 1) :][:tall, x * (wide + 1) :][:, :wide] = image
+        axes.imshow(np.ma.masked_invalid(sheet), cmap="gray_r", vmin=0, vmax=1,
+                    interpolation="none")  # fmt: skip
+        axes.set_axis_off()
+        axes.set_title("\n".join(_wrapped(_clean(label, 60), width)[:2]), size=_TEXT, pad=4)
+    return figure
+
+
+def _scatter(groups: Sequence[tuple], title: str) -> Figure:
+    """Forget in black above the others in grey: the categories' colours mean strategies."""
+    labels = [f"{_clean(group[0])} ({len(group[1])})" for group in groups]
+    right = 0.45 + max(_inches(label) for label in labels)
+    figure, (axes,), width = _canvas(title, 3.6, 0.1, right=right, bottom=0.35)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("two directions of the data (no unit)")
+    forms = {True: ["o", "X", "P"], False: [".", "o", "s"]}
+    seen = {True: 0, False: 0}
+    for i, (label, xy, *given) in enumerate(groups):
+        asked = str(label).startswith("forget")
+        number = seen[asked]
+        seen[asked] += 1
+        colour = "#000000" if asked else CONTROL.colour
+        style = {
+            "marker": given[0] if given else forms[asked][number % 3],
+            "ls": "none", "ms": 4.5, "mew": 0.7, "mec": colour, "alpha": 0.8,
+            "mfc": "none" if number % 2 and not asked else colour, "zorder": 3 if asked else 2,
+        }  # fmt: skip
+        axes.plot(*np.asarray(xy, float).T, **style)
+        # Groups overlap, so a label inside the cloud could not say whose it is.
+        y = 0.96 - 0.075 * i
+        axes.plot(1 + 0.15 / width, y, transform=axes.transAxes, clip_on=False, **style)
+        axes.text(1 + 0.27 / width, y, labels[i], transform=axes.transAxes, va="center")
+    return figure
+
+
+def losses(models: Mapping[str, Mapping[str, Sequence[float]]],
+           categories: Mapping[str, str] | None = None) -> Chart:  # fmt: skip
+    """How the losses of forget examples and of never-seen ones are spread, model by model.
+
+    Args:
+        models: Name ("original", "retrained" and unlearned ones) -> "forget" and "holdout" ->
+            loss of each example, in nats.
+        categories: Name -> category of an unlearned model, for its colour.
+    """
+    # A member is known by its low loss.
+    auc = {
+        name: metrics.auc(-np.asarray(two["forget"]), -np.asarray(two["holdout"]))
+        for name, two in models.items()
+    }
+    title = _told_apart(auc)
+    every = np.concatenate([np.asarray(v, float) for two in models.values() for v in two.values()])
+    edges = np.geomspace(max(every.min(), 1e-4), max(every.max(), 1e-3) * 1.001, 41)
+    with matplotlib.rc_context(_RC):
+        left = 0.25 + max(_inches(_clean(name)) for name in models)
+        figure, (axes,), _ = _canvas(
+            title, 0.85 * len(models), left, right=0.75, bottom=0.55, above=0.3
+        )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(len(models) - 0.45, -0.55))
+        for y, (name, two) in enumerate(models.items()):
+            mark = PALETTE.get((categories or {}).get(name, ""), YOURS)
+            for side, what in ((-1, "forget"), (1, "holdout")):
+                values = np.clip(np.asarray(two[what], float), edges[0], edges[-1])
+                share = np.histogram(values, edges)[0] / len(values)
+                tall = y + side * 0.42 * share / max(share.max(), 1e-9)
+                axes.fill_between(edges[:-1], y, tall, step="post", color=mark.colour, lw=0,
+                                  alpha=0.75 if what == "forget" else 0.3)  # fmt: skip
+                axes.annotate(what, (1, y + side * 0.2), xycoords=("axes fraction", "data"),
+                              xytext=(6, 0), textcoords="offset points",
+                              va="center")  # fmt: skip
+            axes.axhline(y, color="#000000", lw=0.5)
+        axes.set_yticks(range(len(models)), [_clean(name) for name in models], size=_TEXT)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("loss of an example, in nats (log; left = more familiar)")
+    alt = f"Pairs of histograms, forget above and holdout below the line. {title}."
+    return Chart(figure, alt, title)
+
+
+def _told_apart(auc: Mapping[str, float]) -> str:
+    others = {name: value for name, value in auc.items() if name not in ("original", "retrained")}
+    if not others or "retrained" not in auc or "original" not in auc:
+        return "Losses of forget and never-seen examples"
+    span = auc["original"] - auc["retrained"]
+    said = {}
+    for name, value in others.items():
+        place = (value - auc["retrained"]) / span if span else 0.0
+        word = "still gives the forget examples away" if place > 0.25 else (
+            "makes forget examples stranger than unseen ones" if place < -0.25
+            else "hides the forget examples about as well as retraining"
+        )  # fmt: skip
+        said.setdefault(word, []).append(name)
+    return "; ".join(f"{_listed(names)}: {word}" if len(names) > 1 else f"{_clean(names[0])} {word}"
+                     for word, names in said.items())  # fmt: skip

@@ -1,0 +1,239 @@
+"""Pure functions from predictions to numbers; no strategy or workload is known here.
+
+Tensors are used through their methods, so that reading rows (score.py) does not load
+torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def js_divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence between matching rows of two sets of predictions.
+
+    How far one model's answer is from another's, example by example. 0 means the same
+    answer; ln 2 (0.693) means no class in common.
+
+    Args:
+        p: Class probabilities, shape (n_examples, n_classes); each row sums to 1.
+        q: The same for the other model, in the same order of examples.
+
+    Returns:
+        Divergence in nats, shape (n_examples,), double precision. The caller decides
+        how to average.
+
+    Raises:
+        ValueError: the shapes differ, or rows do not sum to 1 (logits by mistake).
+
+    Source: Lin (1991), IEEE Trans. Inf. Theory 37(1), with equal weights.
+    Differs: summed over classes. Several unlearning codebases average over classes,
+        which makes the number shrink as classes are added.
+    """
+    if p.shape != q.shape:
+        raise ValueError(
+            f"rows must match: p is {tuple(p.shape)}, q is {tuple(q.shape)}"
+        )
+    p, q = p.double(), q.double()
+    for name, x in (("p", p), ("q", q)):
+        off = (x.sum(dim=-1) - 1).abs()
+        if not ((x >= 0).all() and (off < 1e-4).all()):
+            raise ValueError(
+                f"{name} must hold probabilities; its rows do not sum to 1, "
+                "or some are negative"
+            )
+
+    middle = (p + q) / 2  # (n_examples, n_classes)
+
+    def kl_to_middle(x: Tensor) -> Tensor:  # (n_examples,), nats
+        # xlogy(0, 0) is 0: a class that neither model predicts adds nothing.
+        return (x.xlogy(x) - x.xlogy(middle)).sum(dim=-1)
+
+    # Rounding can leave -1e-17 for nearly equal rows; a divergence is never negative.
+    return ((kl_to_middle(p) + kl_to_middle(q)) / 2).clamp(min=0.0)
+
+
+def auc(members: ArrayLike | Tensor, non_members: ArrayLike | Tensor) -> float:
+    """How well a score tells members from non-members: P(member's score is higher).
+
+    0.5 cannot tell, 1 exposes every member, below 0.5 members look *less* familiar than
+    examples the model never saw. A tie counts one half.
+
+    Args:
+        members: Scores of the examples in question, shape (n,); high = "trained on it".
+        non_members: Scores of examples that no model saw, shape (m,).
+
+    Returns:
+        The area under the ROC curve, in [0, 1]; NaN if any score is NaN.
+
+    Raises:
+        ValueError: one of the two groups is empty.
+
+    Source: Hanley and McNeil (1982): the area is the Mann-Whitney statistic.
+    """
+    members, non_members = _array(members), np.sort(_array(non_members))
+    if not len(members) or not len(non_members):
+        raise ValueError("an AUC needs at least one member and one non-member")
+    if np.isnan(members).any() or np.isnan(non_members).any():
+        return math.nan
+    below = np.searchsorted(non_members, members, side="left")
+    not_above = np.searchsorted(non_members, members, side="right")
+    return float((below + not_above).mean() / (2 * len(non_members)))
+
+
+def _array(x: ArrayLike | Tensor) -> np.ndarray:
+    """A flat double array, also of a tensor on another device."""
+    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, float).ravel()
+
+
+def privleak(auc_unlearned: float, auc_retrained: float) -> float:
+    """MUSE's privacy leakage, in percent, with MUSE's sign.
+
+    0 is like retraining; negative is under-unlearned (the forget set still looks
+    familiar), positive is over-unlearned (it looks stranger than unseen examples).
+
+    Args:
+        auc_unlearned: Our `auc` of the unlearned model, P(forget scores as more
+            familiar). MUSE's AUC is P(forget is *harder*), one minus ours; it is turned
+            here.
+        auc_retrained: The same of the retrained model.
+
+    Raises:
+        ValueError: an AUC outside [0, 1], or a retrained model that exposes every
+            member (the percentage would be of nothing).
+
+    Source: Shi et al. (2024), MUSE, arXiv 2407.06460, criterion 3.
+    """
+    for value in (auc_unlearned, auc_retrained):
+        if not 0 <= value <= 1:
+            raise ValueError(f"an AUC is between 0 and 1, got {value}")
+    if auc_retrained == 1:
+        raise ValueError(
+            "PrivLeak is a share of 1 - AUC of the retrained model, 0 here"
+        )
+    return 100 * (auc_retrained - auc_unlearned) / (1 - auc_retrained)
+
+
+def tug_of_war(
+    unlearned: tuple[float, float, float], retrained: tuple[float, float, float]
+) -> float:
+    """Tug-of-war: 1 if forget, retain and test accuracy are all the retrained model's.
+
+    Blind to privacy, and generous to a model that does nothing wherever the retrained
+    model gets the forget set right too; printed beside the score for readers who know
+    it.
+
+    Args:
+        unlearned: Accuracies on the forget set, the retain set and unseen examples, 0
+            to 1.
+        retrained: The same three of the retrained model of the same seed.
+
+    Source: Zhao et al. (2024), "What makes unlearning hard", arXiv 2406.01257.
+    """
+    return math.prod(1 - abs(u - r) for u, r in zip(unlearned, retrained, strict=True))
+
+
+def logit_scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """log p(label) - log p(any other class): a confidence that is roughly Gaussian.
+
+    Computed from logits, so that a confidence of 1 - 1e-30 stays finite.
+
+    Args:
+        logits: Shape (..., n_examples, n_classes).
+        labels: Shape (n_examples,); the same for every leading index of `logits`.
+
+    Returns:
+        Shape (..., n_examples), nats.
+
+    Source: Carlini et al. (2022), LiRA, arXiv 2112.03570, section IV.
+    """
+    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
+    own = logits.gather(-1, index).squeeze(-1)
+    return own - logits.scatter(-1, index, -math.inf).logsumexp(-1)
+
+
+def lira_lite(confidence: Tensor, member: Tensor, target: Tensor) -> Tensor:
+    """Likelihood ratio of "trained on it" to "never saw it", example by example.
+
+    For each example, one Gaussian over the shadow models that trained on it and one
+    over those that did not; each side has its own spread, pooled over all examples
+    because few shadow models cannot estimate one per example.
+
+    Args:
+        confidence: Logit-scaled confidence of the shadow models, shape (K, n).
+        member: Which shadow trained on which example, shape (K, n), bool.
+        target: Logit-scaled confidence of the model under attack, shape (n,).
+
+    Returns:
+        Log likelihood ratio, shape (n,); high = looks trained on.
+
+    Raises:
+        ValueError: the shapes differ; an example is in every shadow or in none; or the
+            shadows do not vary.
+
+    Source: Carlini et al. (2022), LiRA, arXiv 2112.03570, online attack, pooled
+        variance.
+    """
+    _check_shadows(confidence, member)
+    if target.shape != confidence.shape[1:]:
+        raise ValueError(
+            f"{tuple(target.shape)} targets for {confidence.shape[1]} examples"
+        )
+    confidence, target = confidence.double(), target.double()
+
+    def log_density(inside: Tensor) -> Tensor:  # (n,), up to the same constant
+        mean = _mean_where(confidence, inside)
+        spread = ((confidence - mean) ** 2 * inside).sum() / inside.sum()
+        if spread == 0:
+            raise ValueError("the shadow models all give the same confidence")
+        return -0.5 * (spread.log() + (target - mean) ** 2 / spread)
+
+    return log_density(member) - log_density(~member)
+
+
+def memorisation_scores(right: Tensor, member: Tensor) -> Tensor:
+    """How much each example is known only by rote: accuracy when in minus when out.
+
+    Args:
+        right: Whether each shadow model predicts each example's label, shape (K, n),
+            bool.
+        member: Which shadow trained on which example, shape (K, n), bool.
+
+    Returns:
+        Shape (n,), in [-1, 1]: 1 = right only for those that trained on it.
+
+    Raises:
+        ValueError: the shapes differ, or an example is in every shadow or in none.
+
+    Source: Feldman and Zhang (2020), arXiv 2008.03703, equation 1, over shared subsets.
+    """
+    _check_shadows(right, member)
+    right = right.double()
+    return _mean_where(right, member) - _mean_where(right, ~member)
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over dimension 0 of the entries that `mask` selects, shape (n,)."""
+    return (values * mask).sum(0) / mask.sum(0)
+
+
+def _check_shadows(values: Tensor, member: Tensor) -> None:
+    if values.shape != member.shape or values.ndim != 2:
+        raise ValueError(
+            "shadow values and membership must have one shape (K, n), got "
+            f"{tuple(values.shape)} and {tuple(member.shape)}"
+        )
+    count = member.sum(0)
+    stuck = ((count == 0) | (count == len(member))).nonzero().flatten().tolist()
+    if stuck:
+        raise ValueError(
+            f"{len(stuck)} examples (first: {stuck[0]}) are in every shadow model's "
+            "training data or in none's; there is nothing to compare"
+        )

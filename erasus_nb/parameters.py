@@ -1,0 +1,164 @@
+"""A notebook's parameters: what its cell declares, and whether what it was given fits.
+
+papermill only warns about an unknown name and then runs the defaults, and it hands lists
+over as text. So the first cell after the parameters checks, before any work.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import ROOT
+
+
+class ParameterError(ValueError):
+    """A parameter is wrong; the message is one sentence that says what is allowed."""
+
+    def _render_traceback_(self) -> list[str]:
+        # Jupyter prints this instead of a stack trace: the reader needs the sentence.
+        return [f"ParameterError: {self}"]
+
+
+class Declared(NamedTuple):
+    """One line of a parameters cell: its type as written, its default, its comment."""
+
+    type: str
+    default: Any
+    help: str
+
+
+def _cells(path: Path, tag: str) -> list[str]:
+    notebook = json.loads(Path(path).read_text("utf-8"))
+    return [
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", ())
+    ]
+
+
+def declared(path: str | Path) -> dict[str, Declared]:
+    """What the notebook's parameters cell declares, by name, in its order.
+
+    Raises:
+        ParameterError: the notebook has no parameters cell, or it holds more than
+            annotated one-line assignments of plain values.
+    """
+    found = _cells(Path(path), "parameters")
+    if len(found) != 1:
+        raise ParameterError(f"{path}: {len(found)} cells are tagged parameters, not one")
+    lines, names = found[0].splitlines(), {}
+    for node in ast.parse(found[0]).body:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            raise ParameterError(f"{path}: line {node.lineno} is no annotated assignment")
+        comment = lines[node.end_lineno - 1][node.end_col_offset :].strip()
+        names[node.target.id] = Declared(
+            ast.unparse(node.annotation),
+            ast.literal_eval(node.value),
+            comment.lstrip("# ").strip(),
+        )
+    return names
+
+
+def strategies_in(path: str | Path) -> list[str]:
+    """Names of the strategies that a notebook defines, in order."""
+    names = []
+    for source in _cells(Path(path), "strategy"):
+        for node in ast.parse(source).body:
+            marks = getattr(node, "decorator_list", [])
+            called = [m.func.id for m in marks if isinstance(m, ast.Call) and isinstance(m.func, ast.Name)]
+            if "strategy" in called:
+                names.append(node.name)
+    return names
+
+
+def convert(name: str, value: Any, what: Declared) -> Any:
+    """One value as its declared type; a list may come as text (`["a"]`, `a,b` or `a`).
+
+    Raises:
+        ParameterError: the value is of another type.
+    """
+    if value is None and what.default is None:
+        return None
+    if what.type == "list":
+        if isinstance(value, str):
+            text = value.strip()
+            try:
+                value = ast.literal_eval(text) if text.startswith("[") else text.split(",")
+            except (ValueError, SyntaxError):
+                raise ParameterError(f"{name} is not a list: {text!r}") from None
+            value = [v.strip() if isinstance(v, str) else v for v in value if v != ""]
+        if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+            return list(value)
+        raise ParameterError(f'{name} must be a list of names, such as ["a", "b"]; got {value!r}')
+    if what.type == "bool":
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            value = value.lower() == "true"
+        if isinstance(value, bool):
+            return value
+        raise ParameterError(f"{name} must be True or False; got {value!r}")
+    if what.type == "int":
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise ParameterError(f"{name} must be a whole number; got {value!r}")
+    if what.type == "float":
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        raise ParameterError(f"{name} must be a number; got {value!r}")
+    if isinstance(value, str):
+        return value
+    raise ParameterError(f"{name} must be text; got {value!r}")
+
+
+def check_names(given: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse names that the notebook does not declare."""
+    known = declared(path)
+    strange = sorted(set(given) - set(known))
+    if strange:
+        raise ParameterError(
+            f"there is no parameter {strange[0]!r}; there are {', '.join(known)}"
+        )
+
+
+def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Check a running notebook's namespace against its parameters cell.
+
+    Only the first call in a kernel looks for unknown names: later, a reader's own variables
+    are there too, and that is fine.
+
+    Args:
+        name: The notebook, e.g. "gradient".
+        namespace: Its `globals()`; converted values are written back.
+
+    Returns:
+        The parameters by name, converted.
+
+    Raises:
+        ParameterError: an unknown name or a wrong type.
+    """
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    known = declared(path)
+    plain = (str, int, float, bool, list, dict, tuple, type(None))
+    if not namespace.get("_parameters_checked"):
+        jupyter = {"In", "Out", "exit", "quit", "open"}
+        check_names(
+            {
+                k: v
+                for k, v in namespace.items()
+                if isinstance(v, plain) and not k.startswith("_") and k not in jupyter
+            },
+            path,
+        )
+    values = {k: convert(k, namespace.get(k, what.default), what) for k, what in known.items()}
+    namespace.update(values, _parameters_checked=True)
+    return values
+
+
+def one_of(name: str, value: str, allowed) -> str:
+    """The value, if it is allowed. Raises ParameterError with what is."""
+    if value not in allowed:
+        raise ParameterError(f"there is no {name} {value!r}; there are {', '.join(allowed)}")
+    return value

@@ -1,0 +1,81 @@
+"""Named sizes: how big a run is. The only place where sizes live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a workload's original and retrained models are trained."""
+
+    epochs: int
+    lr: float
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One workload in one profile.
+
+    Args:
+        seeds: Training seeds of a run (original, retrained and unlearned redrawn together).
+        concept: Examples of the fold's concept class, per fold.
+        canaries: Mislabelled examples per fold; a request is `concept + canaries` examples.
+        core: Training examples of the classes that no fold asks to forget.
+        holdout: Never-trained examples with the composition of a fold, per fold.
+        test: Further never-trained, correctly labelled examples per class (`digits`: per core
+            class; its concepts' unseen scans are the holdout's).
+        shadows: Shadow models behind LiRA-lite and the memorisation scores.
+        recipe: Base training.
+    """
+
+    seeds: int
+    concept: int
+    canaries: int
+    core: int
+    holdout: int
+    test: int
+    shadows: int
+    recipe: Recipe
+
+    def __post_init__(self):
+        if self.concept < 1 or self.canaries < 1:
+            raise ValueError("a request must ask to forget a concept and canaries, at least one each")
+
+
+#: profile -> workload -> sizes. `smoke` is for plumbing: its rows never enter a board.
+#: `synthetic` has the seed board's sizes: 64 forget, 256 retain, batch 32. `digits` asks for
+#: more, because 104 forget against 104 holdout examples is what an AUC needs.
+PROFILES: dict[str, dict[str, Sizes]] = {
+    "smoke": {
+        "synthetic": Sizes(2, 44, 20, 64, 96, 20, 4, Recipe(8, 3e-3)),
+        "digits": Sizes(2, 24, 15, 120, 39, 20, 4, Recipe(3, 2e-3)),
+    },
+    "laptop": {
+        "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
+        "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
+    },
+    "full": {
+        "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
+        "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
+    },
+}
+
+
+def sizes_of(profile: str, workload: str) -> Sizes:
+    """The sizes of one workload in one profile.
+
+    Raises:
+        ValueError: an unknown profile or workload; the message says which there are.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
+    if workload not in PROFILES[profile]:
+        raise ValueError(
+            f"profile {profile!r} has no workload {workload!r}; "
+            f"it has {', '.join(PROFILES[profile])}"
+        )
+    return PROFILES[profile][workload]

@@ -1,0 +1,525 @@
+"""What honest base training must record: update log, SISA checkpoints, convex head.
+
+Three strategies cannot run on just any finished model. Each needs something that only
+exists if it was kept, or built in, while the model was trained, before anybody asked to
+forget anything. This module is that part of base training.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.optimize import root
+from torch import Tensor, nn
+
+from .strategy import Batch, MissingRecord, Split
+from .training import fit, frozen, generator, same_weights
+
+if TYPE_CHECKING:
+    from .workloads.base import Task
+    from .workloads.classifier import ClassifierWorkload
+
+# ------------------------------------------------------------------ the update log
+
+State = nn.Module | Mapping[str, Tensor]
+
+
+class UpdateLog:
+    """Every optimiser step of base training: its examples, and how the weights moved.
+
+    Made for all steps, before any request is known. `initial` plus all changes is the
+    trained model. Changes are kept as one flat float32 vector per step.
+
+    Args:
+        start: The model before training, or its weights by name.
+
+    Source: Graves, Nagisetty and Ganesh (AAAI 2021), section "Amnesiac Unlearning".
+    """
+
+    def __init__(self, start: State):
+        weights = _weights(start)
+        self._shapes = {name: value.shape for name, value in weights.items()}
+        self.initial = _flat(weights)
+        self.ids: list[Tensor] = []
+        self.epochs: list[int] = []
+        self.changes: list[Tensor] = []
+        #: Buffers (running statistics) before the first step and after every step.
+        self.buffers = [_buffers(start)]
+
+    def before(self, state: State) -> Tensor:
+        """The weights just before a step, to be handed to `after`."""
+        return _flat(_weights(state))
+
+    def after(self, state: State, before: Tensor, epoch: int, ids: Tensor) -> None:
+        """Record the step just taken on the examples `ids`, shape (B,)."""
+        self.changes.append(_flat(_weights(state)) - before)
+        self.ids.append(ids.detach().cpu().clone())
+        self.epochs.append(epoch)
+        self.buffers.append(_buffers(state))
+
+    def __len__(self) -> int:
+        """Number of recorded steps."""
+        return len(self.changes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the log occupies, the initial weights included."""
+        kept = [self.initial, *self.changes, *self.ids]
+        kept += [value for buffers in self.buffers for value in buffers.values()]
+        return sum(value.nbytes for value in kept)
+
+    def steps_with(self, ids: Tensor) -> list[int]:
+        """Numbers, from 0, of the steps whose batch held any of `ids`, in order."""
+        wanted = ids.cpu()
+        return [k for k, used in enumerate(self.ids) if torch.isin(used, wanted).any()]
+
+    def revert(
+        self, state: State, steps: Sequence[int], buffers: bool = True
+    ) -> dict[str, Tensor]:
+        """The state without the weight changes of some steps; `state` is left as it is.
+
+        Args:
+            steps: Step numbers, each taken back once.
+            buffers: Also put buffers back to what they were before the first step.
+
+        Returns:
+            Weights (and, where there are any, buffers) by name.
+        """
+        if strange := sorted(set(steps) - set(range(len(self)))):
+            raise MissingRecord(
+                f"the log has {len(self)} steps and no step {strange[0]}"
+            )
+        weights = _weights(state)
+        # float64: hundreds of float32 changes cancel here, in whatever order.
+        flat = _flat(weights).double()
+        for k in sorted(set(steps)):
+            flat -= self.changes[k].double()
+        parts = flat.split([shape.numel() for shape in self._shapes.values()])
+        reverted = {
+            name: part.view(shape).to(weights[name])
+            for (name, shape), part in zip(self._shapes.items(), parts)
+        }
+        now = _buffers(state)
+        return reverted | (self.buffers[min(steps)] if buffers and steps else now)
+
+
+def _weights(state: State) -> dict[str, Tensor]:
+    return dict(state.named_parameters() if isinstance(state, nn.Module) else state)
+
+
+def _buffers(state: State) -> dict[str, Tensor]:
+    if not isinstance(state, nn.Module):
+        return {}
+    return {name: value.detach().cpu().clone() for name, value in state.named_buffers()}
+
+
+def _flat(weights: Mapping[str, Tensor]) -> Tensor:
+    return (
+        torch.cat([value.detach().flatten() for value in weights.values()])
+        .float()
+        .cpu()
+    )
+
+
+def update_log(
+    workload: ClassifierWorkload, seed: object, final_state: Mapping[str, Tensor]
+) -> UpdateLog:
+    """The update log of the original of one seed.
+
+    Originals are trained side by side and kept without their logs, which would fill the
+    disk. Training is deterministic, so the log is recorded by training that seed once
+    more with the recorder on; it is the original's log only if it ends at the original.
+
+    Args:
+        final_state: Weights of the original.
+
+    Raises:
+        MissingRecord: the training run does not end at `final_state` to the last bit.
+    """
+    log = UpdateLog(workload.make_model(seed))
+    [state] = workload.train([workload.train_ids], [seed], logs=[log])
+    on_cpu = lambda weights: {name: value.cpu() for name, value in weights.items()}
+    if not same_weights(on_cpu(state), on_cpu(final_state)):
+        raise MissingRecord(
+            f"training seed {seed} of {workload.name} again does not end at the "
+            "original's weights to the last bit, so its updates are not the original's; "
+            "the original comes from another machine or device: remove it from the "
+            "cache and run again"
+        )
+    return log
+
+
+# ------------------------------------------------------------------ SISA
+
+#: Shards and slices per shard. A shard must hold enough examples to learn from: with
+#: 320 training examples, 4 shards of 4 slices are 80 examples a shard and 20 a slice.
+SHARDS, SLICES = 4, 4
+
+
+@dataclass(frozen=True)
+class SisaPlan:
+    """Where every example goes, and how the shards are trained.
+
+    Args:
+        shards, slices: Number of shards, and of slices in each.
+        epochs: Epochs per slice.
+        seed: Training seed; with the shard number it fixes initial weights and orders.
+        cells: Place of every example: shard * slices + slice, indexed by id.
+    """
+
+    shards: int
+    slices: int
+    epochs: int
+    seed: object
+    cells: Tensor
+
+    def first_touched(self, ids: Tensor) -> dict[int, int]:
+        """Shard -> the first of its slices, from 0, that holds any of `ids`."""
+        first: dict[int, int] = {}
+        for cell in sorted(self.cells[ids.cpu()].unique().tolist()):
+            first.setdefault(cell // self.slices, cell % self.slices)
+        return first
+
+    def upto(self, shard: int, number: int, ids: Tensor) -> Tensor:
+        """Positions in `ids` of a shard's slices 0..number, shape (k,)."""
+        cells = self.cells[ids.cpu()]
+        wanted = (cells // self.slices == shard) & (cells % self.slices <= number)
+        return wanted.nonzero()[:, 0]
+
+
+def sisa_plan(
+    workload: ClassifierWorkload,
+    seed: object,
+    shards: int = SHARDS,
+    slices: int = SLICES,
+) -> SisaPlan:
+    """The plan of one seed.
+
+    An example's place follows from its own id and the seed, so it stays where it is
+    when others leave. With R slices each takes 2 e / (R + 1) epochs, where e is that of
+    base training: the ensemble sees as many examples in all as in e plain epochs.
+    """
+    draw = torch.rand(len(workload.labels), generator=generator("sisa", seed))
+    epochs = max(1, round(2 * workload.sizes.recipe.epochs / (slices + 1)))
+    return SisaPlan(shards, slices, epochs, seed, (draw * shards * slices).long())
+
+
+class SisaEnsemble(nn.Module):
+    """Models trained on disjoint shards of the data, with a checkpoint per slice.
+
+    Args:
+        plan: Where every example went.
+        models: One trained constituent per shard.
+        checkpoints: checkpoints[s][r] holds shard s's weights after r slices; r = 0 is
+            the initial weights. A slice starts with a fresh optimiser and takes its batch
+            order from seed and epoch, so weights are all there is to resume.
+        aggregation: "mean" of the constituents' class probabilities, or "vote".
+
+    Source: Bourtoule et al. (IEEE S&P 2021), sections IV and VII.
+    """
+
+    def __init__(
+        self,
+        plan: SisaPlan,
+        models: Sequence[nn.Module],
+        checkpoints: Sequence[Sequence[Mapping[str, Tensor]]],
+        aggregation: str = "mean",
+    ):
+        super().__init__()
+        if aggregation not in ("mean", "vote"):
+            raise ValueError(f"aggregation must be mean or vote, got {aggregation!r}")
+        self.plan, self.aggregation = plan, aggregation
+        self.models = nn.ModuleList(models)
+        self.checkpoints = [list(kept) for kept in checkpoints]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all checkpoints: they exist only to serve a request."""
+        return sum(
+            v.nbytes for kept in self.checkpoints for one in kept for v in one.values()
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Log class probabilities, shape (B, classes).
+
+        "vote" counts, per class, the constituents that prefer it, and adds the mean
+        probability: less than a vote, so it only breaks ties and keeps the log finite.
+        """
+        logs = torch.stack([model(inputs).log_softmax(-1) for model in self.models])
+        mean = logs.logsumexp(0) - math.log(len(logs))
+        if self.aggregation == "mean":
+            return mean
+        votes = nn.functional.one_hot(logs.argmax(-1), logs.shape[-1]).sum(0)
+        return torch.log((votes + mean.exp()) / (len(logs) + 1))
+
+
+class _Part:
+    """Some positions of a split, which `fit` takes for a split of its own."""
+
+    def __init__(self, split: Split, positions: Tensor):
+        self._split, self._positions = split, positions
+        self.ids = split.ids.cpu()[positions]
+
+    def take(self, index: Tensor) -> Batch:
+        return self._split.take(self._positions[index])
+
+
+def train_shard(
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    plan: SisaPlan,
+    shard: int,
+    kept: Sequence[Mapping[str, Tensor]],
+) -> list[Mapping[str, Tensor]]:
+    """Train a shard's model in place, going on from its last kept checkpoint.
+
+    Args:
+        split: The data; only examples of this shard are read.
+        kept: Checkpoints to go on from: `len(kept) - 1` slices are done.
+
+    Returns:
+        All checkpoints of the shard, those in `kept` first.
+    """
+    checkpoints, training = list(kept), model.training
+    model.load_state_dict(checkpoints[-1])
+    model.train()
+    recipe = replace(task.recipe, epochs=plan.epochs)
+    for number in range(len(checkpoints) - 1, plan.slices):
+        part = _Part(split, plan.upto(shard, number, split.ids))
+        if len(part.ids):  # a shard of which nothing is left stays as it was
+            order = ("sisa", plan.seed, shard)
+            fit(model, task, part, recipe, order, first_epoch=number * plan.epochs)
+        checkpoints.append(_snapshot(model))
+    model.train(training)
+    return checkpoints
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def train_sisa(
+    workload: ClassifierWorkload, plan: SisaPlan, ids: Tensor
+) -> SisaEnsemble:
+    """Train an ensemble on the examples `ids`, by the plan."""
+    data, task = Split("sisa", workload.batch(ids)), workload.task(plan.seed)
+    models = [workload.make_model(("sisa", plan.seed, s)) for s in range(plan.shards)]
+    checkpoints = [
+        train_shard(model, task, data, plan, shard, [_snapshot(model)])
+        for shard, model in enumerate(models)
+    ]
+    return SisaEnsemble(plan, models, checkpoints).eval()
+
+
+def sisa_ensemble(
+    workload: ClassifierWorkload,
+    seed: object,
+    shards: int = SHARDS,
+    slices: int = SLICES,
+) -> SisaEnsemble:
+    """The ensemble of one seed on all training data; the workload remembers it."""
+    plan = sisa_plan(workload, seed, shards, slices)
+
+    def make() -> dict[str, Tensor]:
+        return {
+            f"{shard}/{number}/{name}": value
+            for shard, kept in enumerate(
+                train_sisa(workload, plan, workload.train_ids).checkpoints
+            )
+            for number, one in enumerate(kept)
+            for name, value in one.items()
+        }
+
+    checkpoints = [[{} for _ in range(slices + 1)] for _ in range(shards)]
+    for key, value in workload.remember(f"sisa {seed} {shards}x{slices}", make).items():
+        shard, number, name = key.split("/")
+        checkpoints[int(shard)][int(number)][name] = value.to(workload.device)
+    models = [workload.load(kept[-1]) for kept in checkpoints]
+    return SisaEnsemble(plan, models, checkpoints).eval()
+
+
+# ------------------------------------------------------------------ the convex head
+
+#: Strength of the L2 term and standard deviation of the perturbation. Chosen on tuning
+#: seeds so that one fold's request fits into the budget of epsilon = 1, delta = 1e-4: a
+#: weaker L2 term or a smaller perturbation classifies better but certifies less.
+LAMBDA, SIGMA = 1.0, 0.5
+
+
+class PublicFeatures(nn.Module):
+    """Features of a frozen network that was trained on public examples only.
+
+    Centred and whitened with the public examples' statistics, then scaled to length 1,
+    as the certificate asks. Their mean is about zero, so the head needs no constant
+    feature.
+
+    Args:
+        trunk: Network without its output layer: inputs -> (B, d).
+        public: Inputs of the public examples.
+    """
+
+    def __init__(self, trunk: nn.Module, public: Tensor):
+        super().__init__()
+        self.trunk = trunk
+        with torch.no_grad():
+            raw = trunk(public).double()
+            variance, axes = torch.linalg.eigh(raw.T.cov(correction=0))
+            # A tenth of the mean variance keeps directions that hold only noise small.
+            scale = (variance.clamp(min=0) + 0.1 * variance.mean()).rsqrt()
+        self.register_buffer("mean", raw.mean(0))
+        self.register_buffer("whiten", (axes * scale) @ axes.T)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features in float64, shape (B, d), rows of length 1 (or 0)."""
+        return nn.functional.normalize(
+            (self.trunk(inputs).double() - self.mean) @ self.whiten, dim=1
+        )
+
+
+class ConvexPredictor(nn.Module):
+    """Public features and a one-vs-rest linear head, answering like a classifier.
+
+    The answer is log sigmoid of each head's score, whose softmax is the heads'
+    probabilities divided by their sum.
+    """
+
+    def __init__(self, features: PublicFeatures, weights: Tensor):
+        super().__init__()
+        self.features, self.head = features, nn.Parameter(weights.detach().clone())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores = self.features(inputs) @ self.head.T
+        return nn.functional.logsigmoid(scores).float()
+
+
+@dataclass
+class ConvexHead:
+    """A perturbed, strongly convex one-vs-rest head at its optimum, with its budget.
+
+    Head k minimises, over the n training examples, with y = 1 for class k and 0 else,
+    sum_i logistic(w_k . x_i, y_ik) + lam n / 2 |w_k|^2 + noise_k . w_k.
+
+    Args:
+        features: What turns inputs into x.
+        weights: The optimum, shape (classes, d), float64.
+        noise: The perturbation, drawn from N(0, sigma^2) before training; same shape.
+        lam, sigma: L2 strength per example, and the perturbation's standard deviation.
+        public_ids: What the features were trained on; this cannot be forgotten.
+        spent: Bound on the gradient residual that earlier requests and the solver left.
+
+    Source: Guo et al. (ICML 2020), sections 3.1 to 3.3; one-vs-rest as in their code.
+    """
+
+    features: PublicFeatures
+    weights: Tensor
+    noise: Tensor
+    lam: float
+    sigma: float
+    public_ids: Tensor
+    spent: float = 0.0
+
+    def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (n, d) and one-vs-rest targets (n, classes) of a batch, float64."""
+        with torch.no_grad():
+            rows = self.features(batch["inputs"])
+        targets = nn.functional.one_hot(batch["labels"], len(self.weights))
+        return rows, targets.double()
+
+    def gradient(self, weights: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+        """Loss gradient, with L2 and without noise: (classes, d), a sum over rows."""
+        errors = torch.sigmoid(rows @ weights.T) - targets
+        return errors.T @ rows + self.lam * len(rows) * weights
+
+    def hessian(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Second derivative of each head's loss, shape (classes, d, d)."""
+        p = torch.sigmoid(rows @ weights.T)
+        curvature = torch.stack([(rows * c[:, None]).T @ rows for c in (p * (1 - p)).T])
+        ridge = self.lam * len(rows)
+        return curvature + ridge * torch.eye(rows.shape[1]).to(rows)
+
+    def residual(self, weights: Tensor, rows: Tensor, targets: Tensor) -> float:
+        """Length of the objective's gradient: 0 at the optimum for these examples."""
+        return float((self.gradient(weights, rows, targets) + self.noise).norm())
+
+    def optimum(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """The weights that minimise the objective on these examples: (classes, d).
+
+        Raises:
+            RuntimeError: the solver did not get there.
+        """
+        found = [
+            self._zero_gradient(rows, targets[:, k : k + 1], noise)
+            for k, noise in enumerate(self.noise)
+        ]
+        weights = torch.stack(found)
+        if (left := self.residual(weights, rows, targets)) > 1e-8:
+            raise RuntimeError(
+                f"the convex head did not converge: gradient length {left:.1e}"
+            )
+        return weights
+
+    def _zero_gradient(self, rows: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+        """Where one head's gradient is zero, shape (d,).
+
+        The gradient's zero is looked for, not the smallest loss: near the minimum the
+        loss is flat to the last bit long before the gradient is zero.
+        """
+
+        def slope(w):
+            return self.gradient(w[None], rows, target)[0] + noise
+
+        def bend(w):
+            return self.hessian(w[None], rows)[0]
+
+        def on_arrays(function):
+            return lambda w: function(torch.as_tensor(w).to(rows)).cpu().numpy()
+
+        start = torch.zeros(len(noise), dtype=torch.float64).numpy()
+        solved = root(
+            on_arrays(slope), start, jac=on_arrays(bend), options={"xtol": 1e-14}
+        )
+        return torch.as_tensor(solved.x).to(rows)
+
+    def predictor(self, weights: Tensor | None = None) -> ConvexPredictor:
+        """The head with its features as a classifier, in eval mode."""
+        kept = self.weights if weights is None else weights
+        return ConvexPredictor(copy.deepcopy(self.features), kept).eval()
+
+
+def convex_head(
+    workload: ClassifierWorkload,
+    seed: object,
+    lam: float = LAMBDA,
+    sigma: float = SIGMA,
+) -> ConvexHead:
+    """The head of one seed, trained on all training data; the workload remembers it.
+
+    Its features come from a network trained only on the examples that no fold asks to
+    forget, so the certificate covers the whole model and not the head alone.
+    """
+    public = workload.core_ids
+
+    def trunk() -> dict[str, Tensor]:
+        return workload.train([public], [("public trunk", seed)])[0]
+
+    model = workload.load(workload.remember(f"public trunk {seed}", trunk))
+    *path, last = workload.task().head(model).split(".")
+    setattr(model.get_submodule(".".join(path)), last, nn.Identity())
+    features = frozen(PublicFeatures(model, workload.batch(public)["inputs"]))
+    size = (workload.classes, len(features.mean))
+    draw = generator("convex head", workload.name, seed)
+    noise = sigma * torch.randn(*size, generator=draw, dtype=torch.float64)
+    noise = noise.to(workload.device)
+    head = ConvexHead(features, torch.zeros_like(noise), noise, lam, sigma, public)
+    rows, targets = head.examples(workload.batch(workload.train_ids))
+    solve = lambda: {"weights": head.optimum(rows, targets)}
+    kept = workload.remember(f"convex head {seed} {lam} {sigma}", solve)
+    head.weights = kept["weights"].to(workload.device)
+    head.spent = head.residual(head.weights, rows, targets)
+    return head

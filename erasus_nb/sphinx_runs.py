@@ -1,0 +1,424 @@
+"""The site's extension: run outputs under committed sources, numbers into markdown pages.
+
+Notebooks are committed without outputs and papermill runs them into `_runs/`. While Sphinx
+reads a page, `graft` lays that run's outputs under the source if, and only if, the run
+finished and its code equals the source's code; otherwise the page says so. The page in
+`erasus_live` is executed during the build, from result JSON alone. Markdown pages write
+`{{ best_synthetic }}`; `substitutions` fills it from the rows.
+
+Importing this module imports neither torch nor the score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sphinx.util import logging
+
+from . import ROOT
+from .cells import code_cells, tags_of, text_of
+from .workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from .score import Board, Interval
+
+log = logging.getLogger(__name__)
+
+#: What every number says where no row answers for it.
+UNKNOWN = "not measured yet"
+NO_ROWS = "*No rows yet: `make book` measures them.*"
+#: Profiles of local runs that may fill the site. `smoke` rows are for plumbing only.
+BOARD_PROFILES = ("laptop", "full")
+PUBLISHED = "published"
+
+
+# ------------------------------------------------------------------ outputs under sources
+
+
+def _code(nb: dict) -> list[dict]:
+    return [c for _, c in code_cells(nb) if "injected-parameters" not in tags_of(c)]
+
+
+def _ran_through(cell: dict) -> bool:
+    # papermill calls a timed-out cell "completed"; what the kernel left tells the truth.
+    if not text_of(cell).strip():
+        return True
+    raised = any(output["output_type"] == "error" for output in cell["outputs"])
+    return cell["execution_count"] is not None and (
+        not raised or "raises-exception" in tags_of(cell)
+    )
+
+
+def finished(run: dict) -> bool:
+    """Whether an executed notebook ran to its end without an unexpected error."""
+    about = run["metadata"].get("papermill", {})
+    if about and (about.get("exception") or not about.get("end_time")):
+        return False
+    # Sources carry no language_info; papermill adds it after the last cell.
+    return "language_info" in run["metadata"] and all(map(_ran_through, _code(run)))
+
+
+def same_code(source: dict, run: dict) -> bool:
+    """Whether a run executed exactly the source's code cells; prose does not count."""
+    return [text_of(c) for c in _code(source)] == [text_of(c) for c in _code(run)]
+
+
+def read_run(path: Path) -> dict | None:
+    """An executed notebook, or None for a file that is not a whole notebook."""
+    try:
+        run = json.loads(path.read_text("utf-8"))
+        return run if run["cells"] is not None and run["metadata"] is not None else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _markdown(name: str, text: str) -> dict:
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+
+
+def _box(name: str, kind: str, text: str) -> dict:
+    return _markdown(name, f":::{{{kind}}}\n{text}\n:::")
+
+
+def _about(run: dict) -> list[dict]:
+    """One line on when and how the outputs were made, louder if they mean nothing."""
+    about = run["metadata"].get("papermill", {})
+    given = {k: v for k, v in about.get("parameters", {}).items()}
+    if not about:
+        return []
+    shown = ", ".join(f"{code_span(k)} = {code_span(json.dumps(v))}" for k, v in given.items())
+    when, seconds = text_span(about["start_time"][:10]), about.get("duration") or 0
+    line = f"Outputs of a run on {when} with {shown or 'the default parameters'}; {seconds:.0f} s."
+    if given.get("profile") == "smoke":
+        line += (
+            " A **smoke run**: so small that its numbers mean nothing. "
+            "It only shows that everything runs."
+        )
+        return [_box("run-note", "caution", line)]
+    return [_markdown("run-note", f"```{{div}} run-note\n{line}\n```")]
+
+
+def lay(source: dict, run: dict | None, command: str) -> str | None:
+    """Lay a run's outputs under a source, in place.
+
+    The output of the cell tagged `glance` moves to directly below the first cell (the title
+    and the page's question), as a cell of its own without code.
+
+    Args:
+        source: The committed notebook; it is changed.
+        run: The executed notebook; None if the file is not a whole notebook.
+        command: What runs this page, shown where there are no outputs.
+
+    Returns:
+        None if the outputs were laid; else why not, as half a sentence.
+    """
+    if run is None or not finished(run):
+        why = "the last run did not finish"
+    elif not same_code(source, run):
+        why = "the code has changed since the last run"
+    else:
+        why = None
+    if why:
+        text = f"Shown without outputs: {why}. Run {command}, then build again."
+        source["cells"].insert(1, _box("run-note", "warning", text))
+        return why
+
+    lifted = []
+    for here, there in zip(_code(source), _code(run)):
+        if "glance" in tags_of(here):
+            glance = {**here, "id": f"lifted-{len(lifted)}", "source": ""}
+            glance["metadata"] = {"tags": ["remove-input"]}
+            glance["outputs"] = there["outputs"]
+            glance["execution_count"] = there["execution_count"]
+            lifted.append(glance)
+        else:
+            here["outputs"] = there["outputs"]
+            here["execution_count"] = there["execution_count"]
+    source["cells"][1:1] = lifted + _about(run)
+    return None
+
+
+def _drop_empty(source: dict) -> None:
+    """Cells that would show neither code nor output leave no gap on the page."""
+    for cell in _code(source):
+        if tags_of(cell) & {"glance", "remove-input"} and not cell["outputs"]:
+            cell["metadata"] = {
+                **cell["metadata"], "tags": sorted(tags_of(cell) | {"remove-cell"})
+            }
+
+
+def _depends_on(app, docname: str) -> list[Path]:
+    """Files outside the source tree that a page is made of."""
+    root = Path(app.srcdir)
+    if docname in app.config.erasus_live:
+        package = Path(__file__).parent.rglob("*.py")
+        return sorted([*(root / app.config.erasus_results).glob("*/*/*.json"), *package])
+    source = Path(app.env.doc2path(docname))
+    run = root / app.config.erasus_runs / source.name
+    return [run] if source.suffix == ".ipynb" and run.is_file() else []
+
+
+def _stamp(paths: list[Path]) -> str:
+    lines = [f"{p} {p.stat().st_mtime_ns} {p.stat().st_size}" for p in paths]
+    return hashlib.sha256("\n".join([*lines, os.environ.get("ERASUS_ROWS", "")]).encode()).hexdigest()
+
+
+def _memory(env) -> tuple[dict, set]:
+    """What earlier builds knew: page -> stamp of its files, and the pages left stale."""
+    if not hasattr(env, "erasus_stamps"):
+        env.erasus_stamps, env.erasus_stale = {}, set()
+    return env.erasus_stamps, env.erasus_stale
+
+
+def outdated(app, env, added, changed, removed) -> list[str]:
+    """Pages to read again: their files changed, or they must repeat their warning.
+
+    Without the second, a stale page would warn in the first build only, and `-W` would pass
+    in the next.
+    """
+    stamps, stale = _memory(env)
+    return [
+        doc
+        for doc in sorted(env.found_docs)
+        if doc in stale or stamps.get(doc) != _stamp(_depends_on(app, doc))
+    ]
+
+
+def graft(app, docname: str, content: list[str]) -> None:
+    """Sphinx `source-read`: put outputs, or one honest line, into a notebook's source."""
+    stamps, stale = _memory(app.env)
+    paths = _depends_on(app, docname)
+    stamps[docname] = _stamp(paths)
+    stale.discard(docname)
+    source = Path(app.env.doc2path(docname))
+    if source.suffix != ".ipynb":
+        return
+    nb = json.loads(content[0])
+    command = f"`papermill {docname}.ipynb {app.config.erasus_runs}/{source.name}`"
+    if docname in app.config.erasus_live:
+        nb["metadata"]["mystnb"] = {"execution_mode": "force", "execution_timeout": 300}
+    elif not paths:
+        text = f"Shown without outputs: this page has not been run here. Run {command} and build again."
+        nb["cells"].insert(1, _box("run-note", "tip", text))
+        _drop_empty(nb)
+    else:
+        why = lay(nb, read_run(paths[0]), command)
+        if why:
+            stale.add(docname)
+            log.warning(
+                "outputs left out: %s", why, location=docname, type="erasus", subtype="stale"
+            )
+        _drop_empty(nb)
+    content[0] = json.dumps(nb)
+
+
+# ------------------------------------------------------------------ numbers in markdown pages
+
+
+def text_span(text: object) -> str:
+    """Any text as one line of plain markdown text: nothing in it is markup or HTML."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(str(text).split()))
+
+
+def code_span(text: object) -> str:
+    """Any text as one inline code span, safe inside a table too."""
+    return "`" + " ".join(re.sub(r"[`|]", " ", str(text)).split()) + "`"
+
+
+def categories(root: Path) -> list[str]:
+    """The strategy pages: every notebook but the leaderboard."""
+    return sorted(p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard")
+
+
+def unfinished(folder: Path, pages: list[str]) -> list[str]:
+    """What a complete run has and this folder lacks, a few words each.
+
+    A complete run has a document of every strategy page, and reference rows for every
+    workload that any page ran on.
+    """
+    found = {(p.parent.name, p.stem) for p in folder.glob("*/*.json")}
+    workloads = sorted({workload for workload, _ in found})
+    lacking = [f"rows of {page}" for page in pages if page not in {c for _, c in found}]
+    lacking += [
+        f"reference rows of {workload}"
+        for workload in workloads
+        if (workload, "reference") not in found
+    ]
+    return lacking if found else ["any rows"]
+
+
+def choose_rows(root: str | Path = ROOT) -> Path | None:
+    """The folder of rows that the site shows, or None where there are none to show.
+
+    The newest complete local run of a board profile; else the published rows. Smoke rows are
+    never chosen. The environment variable ERASUS_ROWS names a folder of results/ instead.
+
+    Raises:
+        ValueError: ERASUS_ROWS names smoke rows, or rows that do not exist.
+    """
+    root = Path(root)
+    results, wanted = root / "results", os.environ.get("ERASUS_ROWS")
+    if wanted:
+        allowed = [*BOARD_PROFILES, PUBLISHED]
+        if wanted not in allowed:
+            raise ValueError(f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}")
+        if not any((results / wanted).glob("*/*.json")):
+            raise ValueError(f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows")
+        return results / wanted
+    local = [
+        folder
+        for folder in (results / profile for profile in BOARD_PROFILES)
+        if not unfinished(folder, categories(root))
+    ]
+    if local:
+        return max(
+            local, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json"))
+        )
+    published = results / PUBLISHED
+    return published if any(published.glob("*/*.json")) else None
+
+
+def _interval(value: Interval | None) -> str:
+    if value is None:
+        return UNKNOWN
+    if value.n < 2:
+        return f"{value.mean:.1f} (one seed)"
+    return f"{value.mean:.1f} ({value.low:.1f} to {value.high:.1f})"
+
+
+def _top_table(board: Board, best: int = 5) -> str:
+    """The best strategies and every reference and control, as a markdown table."""
+    lines = [
+        "| Row | What it is | Retrain-Match (95 % interval) | Tier | Flags |",
+        "|---|---|--:|---|---|",
+    ]
+    shown = [*board.of("strategy")[:best], *board.of("original", "retrained", "control")]
+    for standing in shown:
+        what = "strategy, analogue" if standing.analogue else standing.kind
+        cells = [
+            code_span(standing.name),
+            text_span(what),
+            _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
+            standing.tier or "",
+            text_span(", ".join(standing.flags)),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str]:
+    """The substitutions of one workload; every key exists whatever was measured."""
+    keys = ("best", "best_rm", "original_rm", "retrained_rm", "random_init_rm")
+    keys += ("partial_retrain_rm", "seeds", "n_strategies")
+    facts = {f"{key}_{workload}": unknown for key in keys}
+    facts[f"top_table_{workload}"] = NO_ROWS
+    if board is None:
+        return facts
+    if not board.gates_passed:
+        failed = ", ".join(gate.name for gate in board.gates if not gate.passed)
+        facts = {key: "not ranked (a gate failed)" for key in facts}
+        facts[f"top_table_{workload}"] = f"*Not ranked: failed gates: {text_span(failed)}.*"
+        return facts
+    ranked = [s for s in board.of("strategy") if s.rm is not None]
+    leaders = [s for s in ranked if s.tier == "A"] or ranked[:1]
+    by_name = {s.name: s for s in board.standings}
+    facts[f"seeds_{workload}"] = str(len(board.seeds))
+    facts[f"n_strategies_{workload}"] = str(len(ranked))
+    facts[f"top_table_{workload}"] = _top_table(board)
+    if leaders:
+        names = [code_span(s.name) for s in leaders]
+        facts[f"best_{workload}"] = " and ".join(
+            part for part in (", ".join(names[:-1]), names[-1]) if part
+        )
+        facts[f"best_rm_{workload}"] = _interval(leaders[0].rm)
+    for name in ("original", "retrained", "random_init", "partial_retrain"):
+        if name in by_name:
+            facts[f"{name}_rm_{workload}"] = _interval(by_name[name].rm)
+    return facts
+
+
+def _stamp_text(folder: Path) -> str:
+    from . import records
+
+    documents = [d for group in records.load(folder).values() for d in group]
+    seen = lambda values: " and ".join(sorted({text_span(value) for value in values}))
+    environments = [d.environment for d in documents]
+    dirty = " with uncommitted changes" if any(e.dirty for e in environments) else ""
+    return (
+        f"profile {seen(d.profile for d in documents)}, "
+        f"commit {seen(e.commit[:10] for e in environments)}{dirty}, "
+        f"on {seen(e.device for e in environments)}, "
+        f"{text_span(max(e.at for e in environments)[:10])}"
+    )
+
+
+def _downloads(root: Path, folder: Path) -> str:
+    """A markdown list with one download per document."""
+    lines = []
+    for path in sorted(folder.glob("*/*.json")):
+        where = path.relative_to(root).as_posix()
+        lines.append(f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`")
+    return "\n".join(lines)
+
+
+def substitutions(root: str | Path = ROOT) -> dict[str, str]:
+    """Substitution name -> markdown for the book's markdown pages, computed from rows.
+
+    For each workload W: best_W, best_rm_W, original_rm_W, retrained_rm_W, random_init_rm_W,
+    partial_retrain_rm_W, seeds_W, n_strategies_W, top_table_W; and for the whole book
+    rows_stamp and downloads. Without rows every value is an honest phrase.
+
+    Raises:
+        records.RecordError: a result file is unreadable or foreign; it is named.
+        ValueError: ERASUS_ROWS names no rows that may be shown.
+    """
+    root = Path(root)
+    folder = choose_rows(root)
+    boards = {}
+    if folder is not None:
+        from . import score  # here, so that a site without rows needs no statistics
+
+        boards = score.boards(folder)
+    facts = {
+        "rows_stamp": _stamp_text(folder) if folder else "no rows have been measured yet",
+        "downloads": _downloads(root, folder) if folder else NO_ROWS,
+    }
+    for workload in dict.fromkeys([*WORKLOADS, *boards]):
+        facts |= _facts_of(workload, boards.get(workload), UNKNOWN)
+    return facts
+
+
+def fill(app, config) -> None:
+    """Sphinx `config-inited`: compute the substitutions; unusable rows are a warning."""
+    try:
+        facts = substitutions(app.srcdir)
+    except Exception as error:
+        from .records import RecordError
+
+        if not isinstance(error, (RecordError, ValueError)):
+            raise
+        log.warning("rows left out: %s", error, type="erasus", subtype="rows")
+        unusable = "not shown (the rows could not be used)"
+        facts = {"rows_stamp": unusable, "downloads": unusable}
+        for workload in WORKLOADS:
+            facts |= dict.fromkeys(_facts_of(workload, None, UNKNOWN), unusable)
+    config.myst_substitutions = {**config.myst_substitutions, **facts}
+
+
+def setup(app):
+    """Connect the extension to Sphinx."""
+    # The live page's kernel starts in notebooks/ and must find the package uninstalled, too.
+    parts = [str(ROOT), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
+    app.add_config_value("erasus_runs", "_runs", "env")
+    app.add_config_value("erasus_results", "results", "env")
+    app.add_config_value("erasus_live", [], "env")
+    app.connect("config-inited", fill)
+    app.connect("env-get-outdated", outdated)
+    app.connect("source-read", graft)
+    return {"version": "1", "parallel_read_safe": False}

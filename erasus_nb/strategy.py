@@ -1,0 +1,266 @@
+"""What a strategy is: the mark, what it returns, and the contract on what it may read.
+
+A strategy is a plain function. The mark attaches facts and wraps nothing, so the function a
+reader sees in the notebook is the function that runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Everything a strategy can declare to read. "forget" and "retain" mean inputs and labels.
+READABLE = (
+    "forget inputs",
+    "forget labels",
+    "forget ids",
+    "retain inputs",
+    "retain labels",
+    "forgotten class",
+    "validation",
+    "initial weights",
+    "update log",
+    "sisa shards",
+    "convex head",
+)
+_SHORT = {
+    "forget": ("forget inputs", "forget labels", "forget ids"),
+    "retain": ("retain inputs", "retain labels"),
+}
+
+
+class NotApplicable(Exception):
+    """A strategy cannot mean anything on this workload; the message is the printed reason."""
+
+
+class DataAccessError(Exception):
+    """A strategy reached for data or a record that its mark does not declare."""
+
+
+class MissingRecord(Exception):
+    """A strategy needs a record of base training that was not made."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the mark attaches to a strategy.
+
+    Args:
+        name: The seed board's name, also the function's name.
+        category: One of the seed board's seven categories.
+        cite: Key in references.bib of the paper that the function implements.
+        reads: The declared members of READABLE, "forget" and "retain" already expanded.
+        on: Workloads on which it is run as the paper's own method.
+        analogue_on: Workloads on which it runs as a marked analogue.
+        budget: Settings tried on the tuning seeds, at most eight, besides the defaults.
+        departures: How the function differs from the paper, a sentence each.
+    """
+
+    name: str
+    category: str
+    cite: str
+    reads: frozenset[str]
+    on: tuple[str, ...]
+    analogue_on: tuple[str, ...] = ()
+    budget: tuple[Mapping[str, Any], ...] = ()
+    departures: tuple[str, ...] = ()
+
+
+#: How many settings a strategy may try on the tuning seeds; the same for everybody.
+BUDGET = 8
+
+
+def strategy(
+    *,
+    category: str,
+    cite: str,
+    reads: Iterable[str],
+    on: Iterable[str],
+    analogue_on: Iterable[str] = (),
+    budget: Iterable[Mapping[str, Any]] = (),
+    departures: Iterable[str] = (),
+) -> Callable[[Callable], Callable]:
+    """Mark a function as a strategy by attaching its Facts as `.facts`; nothing is wrapped.
+
+    Raises:
+        ValueError: an unknown name in `reads`, a tuning budget of more than eight
+            settings, or a setting that the function does not take.
+    """
+    wanted: set[str] = set()
+    for item in reads:
+        parts = _SHORT.get(item, (item,))
+        unknown = [part for part in parts if part not in READABLE]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not something a strategy can read; "
+                f"allowed: {', '.join((*_SHORT, *READABLE))}"
+            )
+        wanted.update(parts)
+    trials = tuple(dict(trial) for trial in budget)
+    if len(trials) > BUDGET:
+        raise ValueError(f"{len(trials)} settings to try; the budget is {BUDGET}")
+
+    def mark(function: Callable) -> Callable:
+        known = settings_of(function)
+        for trial in trials:
+            strange = sorted(set(trial) - set(known))
+            if strange:
+                raise ValueError(
+                    f"{function.__name__} has no setting {strange[0]!r}; "
+                    f"it has {', '.join(known)}"
+                )
+        function.facts = Facts(
+            function.__name__,
+            category,
+            cite,
+            frozenset(wanted),
+            tuple(on),
+            tuple(analogue_on),
+            trials,
+            tuple(departures),
+        )
+        return function
+
+    return mark
+
+
+def settings_of(function: Callable) -> dict[str, Any]:
+    """A strategy's settings with their defaults: its keyword-only arguments but `seed`."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "seed"
+    }
+
+
+@dataclass
+class Unlearned:
+    """What a strategy returns.
+
+    Args:
+        model: The unlearned model, a new module; the input model is left as it was.
+        losses: Named loss curves, one number per epoch (or step, if it has no epochs).
+        info: Small facts worth a row: fraction reverted, weights selected, budget spent.
+            `extra_storage_bytes`, where present, is what had to be kept before the request.
+    """
+
+    model: torch.nn.Module
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Batch(Mapping):
+    """Examples side by side: named tensors that share their first dimension.
+
+    A classifier's batch has `inputs` and `labels`; every batch has `ids`, the examples'
+    places in the training data. A strategy hands batches to the task's hooks and need not
+    know the names. A field that the strategy did not declare raises DataAccessError.
+    """
+
+    def __init__(self, fields: Mapping[str, Tensor], hidden: Mapping[str, str] | None = None):
+        self._fields = dict(fields)
+        self._hidden = dict(hidden or {})
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._hidden:
+            raise DataAccessError(
+                f"this strategy reads {self._hidden[name]} but does not declare it"
+            )
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        """Number of examples (not of fields)."""
+        return len(self._fields["ids"])
+
+    def take(self, index: Tensor) -> Batch:
+        """The examples at `index`, shape (k,), in that order."""
+        return Batch({k: v[index] for k, v in self._fields.items()}, self._hidden)
+
+    def replace(self, **fields: Tensor) -> Batch:
+        """The same examples with some fields replaced (a replaced field is readable)."""
+        hidden = {k: v for k, v in self._hidden.items() if k not in fields}
+        return Batch({**self._fields, **fields}, hidden)
+
+    def hide(self, hidden: Mapping[str, str]) -> Batch:
+        """The same examples; reading a field named in `hidden` raises with its description."""
+        return Batch(self._fields, {**self._hidden, **hidden})
+
+    def visible(self) -> dict[str, Tensor]:
+        """The readable fields as a dictionary (what torch.func maps over)."""
+        return {k: v for k, v in self._fields.items() if k not in self._hidden}
+
+    @staticmethod
+    def cat(batches: Iterable[Batch]) -> Batch:
+        """Batches one after the other. A field hidden in any of them stays hidden."""
+        batches = list(batches)
+        hidden: dict[str, str] = {}
+        for batch in batches:
+            hidden.update(batch._hidden)
+        names = batches[0]._fields
+        return Batch({k: torch.cat([b._fields[k] for b in batches]) for k in names}, hidden)
+
+
+class Split:
+    """A forget or retain set as a strategy sees it: batches, and only what is declared.
+
+    Args:
+        name: "forget" or "retain"; used in messages.
+        batch: All its examples.
+        reads: What the strategy declared (Facts.reads). None allows everything.
+
+    `examples_read` counts the examples handed out so far.
+    """
+
+    def __init__(self, name: str, batch: Batch, reads: frozenset[str] | None = None):
+        self.name, self._reads, self.examples_read = name, reads, 0
+        hidden = {}
+        for fields, what in ((set(batch) - {"labels", "ids"}, "inputs"), ({"labels"}, "labels")):
+            if not self._may(f"{name} {what}"):
+                hidden.update({f: f"the {name} {what}" for f in fields})
+        self._batch = batch.hide(hidden)
+
+    def _may(self, what: str) -> bool:
+        return self._reads is None or what in self._reads
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    @property
+    def ids(self) -> Tensor:
+        """The examples' places in the training data, shape (n,): which, not what."""
+        if not (self._may(f"{self.name} ids") or self._may(f"{self.name} inputs")):
+            raise DataAccessError(f"this strategy does not declare the {self.name} ids")
+        return self._batch["ids"]
+
+    def all(self) -> Batch:
+        """Every example in one batch, in the order of the training data."""
+        return self.take(torch.arange(len(self)))
+
+    def take(self, index: Tensor) -> Batch:
+        """The examples at positions `index`, shape (k,)."""
+        if not (self._may(f"{self.name} inputs") or self._may(f"{self.name} labels")):
+            raise DataAccessError(f"this strategy does not declare the {self.name} examples")
+        self.examples_read += len(index)
+        return self._batch.take(index.to(self._batch["ids"].device))
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """One pass over the split; the last batch may be smaller, none is dropped.
+
+        Args:
+            size: Examples per batch, >= 1.
+            generator: CPU generator for a shuffled pass; None keeps the stored order.
+        """
+        if size < 1:
+            raise ValueError(f"a batch holds at least one example, got {size}")
+        n = len(self)
+        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        for start in range(0, n, size):
+            yield self.take(order[start : start + size])

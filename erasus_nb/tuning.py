@@ -1,0 +1,87 @@
+"""Choosing settings: the same declared budget for everybody, on seeds that no row reports.
+
+Each strategy's mark lists at most eight settings to try. They and the function's defaults are
+run on the tuning seeds; the highest mean Retrain-Match wins. Every trial is kept in
+`notebooks/tuned/<category>.json`, the defaults' own among them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import ROOT, cells, records, score
+from .benchmark import TUNING_SEEDS, Bench
+from .strategy import BUDGET
+
+
+def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
+    """Run every setting of a strategy's budget, defaults first.
+
+    Returns:
+        One dictionary per trial: settings (what differs from the defaults), rm (Retrain-Match
+        per tuning seed; empty where it failed) and reason (of the first failure, or null).
+    """
+    reference = bench.references()
+    tried = []
+    for settings in ({}, *function.facts.budget):
+        rows = bench.run(function, settings=dict(settings), keep=False)
+        document = reference.model_copy(update={"category": "trial", "rows": rows})
+        standing = score.board([reference, document])[function.__name__]
+        tried.append(
+            {
+                "settings": dict(settings),
+                "rm": [round(standing.rm_by_seed[s], 1) for s in sorted(standing.rm_by_seed)],
+                "reason": next((r.reason for r in rows if r.reason), None),
+            }
+        )
+    return tried
+
+
+def choose(tried: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """The entry of the tuned file: settings, who chose them, and every trial.
+
+    A trial that failed at any seed cannot win; the first of equals does.
+    """
+    whole = [t for t in tried if len(t["rm"]) == len(seeds)]
+    if not whole:
+        return {}
+    best = max(whole, key=lambda t: sum(t["rm"]))
+    return {
+        "settings": best["settings"],
+        "chosen_by": (
+            f"highest mean Retrain-Match of {len(tried)} settings (defaults and a budget of at "
+            f"most {BUDGET}) on tuning seeds {seeds[0]} to {seeds[-1]}, which no row reports"
+        ),
+        "trials": list(tried),
+    }
+
+
+def tune(
+    category: str,
+    workload: str,
+    names: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:
+    """Tune a category's strategies on one workload and write the result.
+
+    Args:
+        category: Notebook, e.g. "gradient".
+        names: Which of its strategies; all of them if empty.
+        say: Receives one line per strategy.
+    """
+    bench = Bench(workload, "laptop", TUNING_SEEDS, out=None)
+    path = ROOT / "notebooks" / "tuned" / f"{category}.json"
+    for name, function in cells.strategies(category).items():
+        if (names and name not in names) or workload not in function.facts.on:
+            continue
+        tried = trials(bench, function)
+        entry = choose(tried, TUNING_SEEDS)
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if entry:
+            found.setdefault(workload, {})[name] = entry
+            records.write_text(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
+        best = entry.get("settings", tried[0]["reason"])
+        means = [round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in tried]
+        say(f"{workload} {name}: {best} from {means}")

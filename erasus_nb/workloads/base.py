@@ -1,0 +1,217 @@
+"""What every workload provides: the request, the hooks that strategies use, the records.
+
+A workload is data, a model, a loss, measurements and a request. A strategy never sees the
+workload: it gets a Task, which answers the hooks below and hands out records of base
+training only to strategies that declare them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..profiles import Recipe
+from ..strategy import Batch, DataAccessError, MissingRecord, NotApplicable
+
+
+class Meter:
+    """Counts example passes: one forward or one backward pass of one example is one."""
+
+    def __init__(self):
+        self.passes = 0
+
+    def count(self, examples: int, backward: bool | None = None) -> None:
+        """Add a forward pass of `examples`, and a backward pass where gradients are kept."""
+        backward = torch.is_grad_enabled() if backward is None else backward
+        self.passes += examples * (2 if backward else 1)
+
+
+@dataclass(frozen=True)
+class UnitGroup:
+    """A layer of hidden units that can be pruned one by one.
+
+    Args:
+        name: For messages, e.g. "hidden 1".
+        producer: Module whose output rows are the units; consumer: module that reads them.
+        activation: Module whose output is the activation after the nonlinearity; the unit
+            axis is dimension 1.
+        columns: Consecutive input columns of the consumer that belong to one unit.
+    """
+
+    name: str
+    producer: str
+    consumer: str
+    activation: str
+    columns: int = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be forgotten, and what that is compared with.
+
+    Args:
+        kind: "standard" (folds), or "most", "random", "least" (by memorisation score).
+        folds: The folds it asks for, counted from 1; empty for a selected request.
+        forget, retain: The training data in two parts.
+        holdout: Never trained on; same distribution as the forget set.
+        concept: Never-trained examples of the forgotten class; empty for selected requests.
+        utility: Never-trained examples of the retained classes.
+        rote: Mask over the forget set: the examples only rote can hold (canaries).
+        forgotten_class: The class asked for, where it is a single one.
+        sentence: One sentence for a reader.
+    """
+
+    kind: str
+    folds: tuple[int, ...]
+    forget: Batch
+    retain: Batch
+    holdout: Batch
+    concept: Batch
+    utility: Batch
+    rote: Tensor
+    forgotten_class: int | None
+    sentence: str
+
+
+@dataclass
+class Records:
+    """Records of base training, each made when it is first asked for and then kept."""
+
+    makers: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, name: str) -> Any:
+        if name not in self.makers:
+            raise MissingRecord(f"base training of this workload kept no {name}")
+        if name not in self.made:
+            self.made[name] = self.makers[name]()
+        return self.made[name]
+
+
+class Task:
+    """The hooks a strategy may use. A workload subclasses it; strategies stay as they are.
+
+    Everything is per example, shape (B,), unless it says otherwise. A hook that means
+    nothing on a workload raises NotApplicable with the reason.
+    """
+
+    recipe: Recipe
+
+    def __init__(
+        self,
+        seed: object = 0,
+        *,
+        reads: frozenset[str] | None = None,
+        records: Records | None = None,
+        meter: Meter | None = None,
+        forgotten_class: int | None = None,
+        validation: Batch | None = None,
+    ):
+        self.seed, self._reads = seed, reads
+        self._records, self.meter = records or Records(), meter or Meter()
+        self._forgotten_class, self._validation = forgotten_class, validation
+
+    # ---- the model and the loss
+
+    def loss(self, model, batch: Batch) -> Tensor:
+        """Training loss of each example."""
+        raise NotApplicable("this workload has no per-example loss")
+
+    def outputs(self, model, batch: Batch) -> Tensor:
+        """What the model says, before any normalisation; (B, C) for a classifier."""
+        raise NotApplicable("this workload has no outputs that compare between models")
+
+    def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
+        """How far the student's outputs are from the teacher's: KL(teacher || student) T^2."""
+        raise NotApplicable("this workload has no divergence between outputs")
+
+    def uninformed(self, outputs: Tensor) -> Tensor:
+        """Outputs of a model that knows nothing, same shape: the target of forced ignorance."""
+        raise NotApplicable("this workload has no uninformed output")
+
+    def new_model(self, seed: object) -> nn.Module:
+        """A freshly initialised model of the original's architecture."""
+        raise NotApplicable("this workload cannot make a fresh model")
+
+    # ---- labels
+
+    def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with a wrong label on every example (never the right one by chance)."""
+        raise NotApplicable("this workload has no labels to replace")
+
+    def label_distribution(self, model, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Labels (K,) and the model's own probability of each, (B, K), detached."""
+        raise NotApplicable("this workload's labels cannot be enumerated")
+
+    def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with labels drawn from the model's own predictions."""
+        raise NotApplicable("this workload's labels cannot be sampled")
+
+    # ---- the architecture
+
+    def unit_groups(self, model) -> list[UnitGroup]:
+        """Hidden units that can be pruned, layer by layer; never the output layer."""
+        raise NotApplicable("this workload's model has no prunable units")
+
+    def blocks(self, model) -> list[list[str]]:
+        """Module names with parameters, block by block, from input to output."""
+        raise NotApplicable("this workload's model has no ordered blocks")
+
+    def head(self, model) -> str:
+        """Name of the output module."""
+        raise NotApplicable("this workload's model has no output layer")
+
+    def linears(self, model) -> list[str]:
+        """Names of the linear and convolution modules but the head: where adapters go."""
+        raise NotApplicable("this workload's model has no layer for adapters")
+
+    def modalities(self, model) -> dict[str, list[str]]:
+        """Modality -> module names."""
+        raise NotApplicable("this workload has one modality; there is nothing to decouple")
+
+    # ---- what only some strategies declare
+
+    def _declared(self, what: str) -> None:
+        if self._reads is not None and what not in self._reads:
+            raise DataAccessError(f"this strategy reads {what} but does not declare it")
+
+    @property
+    def forgotten_class(self) -> int | None:
+        """The class that the request asks to forget, or None if it asks for something else."""
+        self._declared("forgotten class")
+        return self._forgotten_class
+
+    def validation(self) -> Batch:
+        """Never-trained examples distributed like the forget set, apart from the holdout.
+
+        Raises:
+            MissingRecord: the workload sets none aside.
+        """
+        self._declared("validation")
+        if self._validation is None:
+            raise MissingRecord("this workload sets no validation examples aside")
+        return self._validation
+
+    def initial_weights(self) -> dict[str, Tensor]:
+        """The weights before base training, by parameter name."""
+        self._declared("initial weights")
+        return self._records.get("initial weights")
+
+    def update_log(self):
+        """The log of every update of base training (provenance.UpdateLog)."""
+        self._declared("update log")
+        return self._records.get("update log")
+
+    def sisa(self):
+        """The sharded ensemble with its checkpoints (provenance.SisaEnsemble)."""
+        self._declared("sisa shards")
+        return self._records.get("sisa shards")
+
+    def convex_head(self):
+        """The perturbed convex head on frozen features (provenance.ConvexHead)."""
+        self._declared("convex head")
+        return self._records.get("convex head")

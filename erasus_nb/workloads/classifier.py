@@ -1,0 +1,426 @@
+"""What the two classifier workloads share: the four-fold request, the hooks, the measurements.
+
+Design of the training data (knowledge: memorised items + a concept + a matched holdout):
+four disjoint folds, each a *concept* (all training examples of one class, knowledge that
+generalises) plus *canaries* (wrongly labelled examples of other classes, held by rote
+alone); the rest is the core, classes that nobody asks to forget. Fold 1 is the standard
+request. Nothing of the holdout or the test data is ever trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import metrics
+from ..profiles import Recipe, Sizes
+from ..strategy import Batch
+from ..training import fit_stack, generator
+from .base import Meter, Request, Task, UnitGroup
+
+if TYPE_CHECKING:
+    from ..provenance import UpdateLog
+
+REQUESTS = ("standard", "most", "random", "least")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training ids of one fold, and its never-trained counterparts."""
+
+    concept_class: int
+    concept: Tensor
+    canaries: Tensor
+    holdout: Batch
+    validation: Batch
+
+
+class ClassifierTask(Task):
+    """The hooks of a classifier: logits, cross-entropy, hidden units, layers."""
+
+    def __init__(self, workload: ClassifierWorkload, seed: object = 0, **rest):
+        super().__init__(seed, **rest)
+        self._workload = workload
+        self.recipe = workload.sizes.recipe
+
+    def outputs(self, model, batch: Batch) -> Tensor:
+        self.meter.count(len(batch))
+        return model(batch["inputs"])
+
+    def loss(self, model, batch: Batch) -> Tensor:
+        return F.cross_entropy(self.outputs(model, batch), batch["labels"], reduction="none")
+
+    def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
+        student, teacher = (student / T).log_softmax(-1), (teacher / T).log_softmax(-1)
+        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * T**2
+
+    def uninformed(self, outputs: Tensor) -> Tensor:
+        return torch.zeros_like(outputs)
+
+    def new_model(self, seed: object) -> nn.Module:
+        return self._workload.make_model(seed)
+
+    def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
+        labels = batch["labels"]
+        shift = torch.randint(1, self._workload.classes, labels.shape, generator=generator)
+        return batch.replace(labels=(labels + shift.to(labels.device)) % self._workload.classes)
+
+    def label_distribution(self, model, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            probabilities = self.outputs(model, batch).softmax(-1)
+        return torch.arange(self._workload.classes, device=probabilities.device), probabilities
+
+    def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
+        _, probabilities = self.label_distribution(model, batch)
+        drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(1)
+        return batch.replace(labels=drawn.to(probabilities.device))
+
+    def unit_groups(self, model) -> list[UnitGroup]:
+        return list(self._workload.unit_groups)
+
+    def blocks(self, model) -> list[list[str]]:
+        return [[name] for name in self._layers(model)]
+
+    def head(self, model) -> str:
+        return self._layers(model)[-1]
+
+    def linears(self, model) -> list[str]:
+        return self._layers(model)[:-1]
+
+    @staticmethod
+    def _layers(model) -> list[str]:
+        return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+
+
+@dataclass
+class ClassifierWorkload:
+    """Data, model, request and measurements of a classifier workload.
+
+    Args:
+        name: "synthetic" or "digits".
+        sizes: From profiles.py.
+        inputs, labels: Training data, indexed by id; the labels include the canaries' wrong
+            ones, because those are what base training sees.
+        folds: The four folds.
+        test: Never-trained, correctly labelled examples, apart from the holdouts.
+        classes: Number of classes; chance is 1 / classes.
+        model_text, data_text: For readers and board headers.
+        unit_groups: The model's prunable hidden layers.
+        device: Where everything is computed.
+    """
+
+    name: str
+    sizes: Sizes
+    inputs: Tensor
+    labels: Tensor
+    folds: tuple[Fold, ...]
+    test: Batch
+    classes: int
+    model_text: str
+    data_text: str
+    unit_groups: tuple[UnitGroup, ...]
+    module: type[nn.Module]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    #: Keeps costly tensors by name; the benchmark puts its cache here.
+    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(
+        default=lambda name, make: make()
+    )
+
+    def __post_init__(self):
+        move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
+        self.inputs, self.labels = self.inputs.to(self.device), self.labels.to(self.device)
+        self.test = move(self.test)
+        self.folds = tuple(
+            Fold(f.concept_class, f.concept, f.canaries, move(f.holdout), move(f.validation))
+            for f in self.folds
+        )
+
+    # ---- data
+
+    def batch(self, ids: Tensor) -> Batch:
+        """Training examples by id."""
+        ids = ids.to(self.device)
+        return Batch({"inputs": self.inputs[ids], "labels": self.labels[ids], "ids": ids})
+
+    @property
+    def train_ids(self) -> Tensor:
+        """Ids of all training examples, shape (n,)."""
+        return torch.arange(len(self.labels))
+
+    @property
+    def core_ids(self) -> Tensor:
+        """Ids that no fold ever asks to forget: what a public feature extractor may see."""
+        return self._without(torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds]))
+
+    @cached_property
+    def unseen(self) -> Batch:
+        """Every never-trained, correctly labelled example: test data and holdout concepts."""
+        concepts = [
+            f.holdout.take((f.holdout["labels"] == f.concept_class).nonzero()[:, 0])
+            for f in self.folds
+        ]
+        return Batch.cat([self.test, *concepts])
+
+    def _without(self, ids: Tensor) -> Tensor:
+        keep = torch.ones(len(self.labels), dtype=torch.bool)
+        keep[ids.cpu()] = False
+        return self.train_ids[keep]
+
+    def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> Request:
+        """The request: what to forget, what to keep, and what to compare with.
+
+        Args:
+            kind: "standard" asks for whole folds. "most", "random" and "least" ask for as
+                many examples as one fold holds, chosen by memorisation score; they have no
+                concept, and their holdout is fold 1's, so that their loss AUC is only
+                meaningful beside the retrained model's.
+            folds: Which folds, counted from 1; only for the standard request.
+
+        Raises:
+            ValueError: an unknown kind or fold, or an empty request.
+        """
+        if kind not in REQUESTS:
+            raise ValueError(f"request must be one of {', '.join(REQUESTS)}, got {kind!r}")
+        if kind != "standard":
+            return self._selected(kind)
+        folds = tuple(dict.fromkeys(folds))
+        strange = [k for k in folds if not 1 <= k <= len(self.folds)]
+        if strange or not folds:
+            raise ValueError(f"folds are 1 to {len(self.folds)} and at least one, got {folds}")
+        asked = [self.folds[k - 1] for k in folds]
+        ids = torch.cat([torch.cat([f.concept, f.canaries]) for f in asked])
+        gone = torch.tensor([f.concept_class for f in asked], device=self.device)
+        in_concept = torch.isin(self.unseen["labels"], gone)
+        rote = torch.cat(
+            [torch.arange(len(f.concept) + len(f.canaries)) >= len(f.concept) for f in asked]
+        )
+        return Request(
+            kind,
+            folds,
+            self.batch(ids),
+            self.batch(self._without(ids)),
+            Batch.cat([f.holdout for f in asked]),
+            self.unseen.take(in_concept.nonzero()[:, 0]),
+            self.unseen.take((~in_concept).nonzero()[:, 0]),
+            rote.to(self.device),
+            asked[0].concept_class if len(asked) == 1 else None,
+            f"all {sum(len(f.concept) for f in asked)} training examples of class "
+            f"{', '.join(str(f.concept_class) for f in asked)} and "
+            f"{sum(len(f.canaries) for f in asked)} wrongly labelled examples of other classes",
+        )
+
+    def _selected(self, kind: str) -> Request:
+        size = len(self.folds[0].concept) + len(self.folds[0].canaries)
+        if kind == "random":
+            order = torch.randperm(len(self.labels), generator=generator(self.name, "request"))
+        else:
+            order = torch.argsort(self.memorisation, descending=kind == "most", stable=True)
+        ids = order[:size].sort().values
+        return Request(
+            kind,
+            (),
+            self.batch(ids),
+            self.batch(self._without(ids)),
+            self.folds[0].holdout,
+            self.unseen.take(torch.arange(0)),
+            self.unseen,
+            torch.ones(size, dtype=torch.bool, device=self.device),
+            None,
+            f"the {size} training examples that are {kind} memorised"
+            if kind != "random"
+            else f"{size} training examples drawn at random",
+        )
+
+    # ---- models
+
+    def make_model(self, seed: object) -> nn.Module:
+        """A freshly initialised model on this workload's device; the same for the same seed."""
+        return self.module(("init", self.name, seed)).to(self.device)
+
+    def train(
+        self,
+        ids: Sequence[Tensor],
+        seeds: Sequence[object],
+        recipe: Recipe | None = None,
+        logs: Sequence[UpdateLog] | None = None,
+    ):
+        """Train one model per (ids, seed) pair, stacked; returns their state dicts.
+
+        Seed s gives the same model whether it is trained alone or beside others. `logs`, one
+        per pair, receive every update.
+        """
+        loss = lambda logits, labels: F.cross_entropy(logits, labels, reduction="none")
+        recipe = recipe or self.sizes.recipe
+        return fit_stack(
+            self.make_model, loss, self.inputs, self.labels, ids, seeds, recipe, logs
+        )
+
+    def load(self, state: dict[str, Tensor]) -> nn.Module:
+        """A model with the given weights, in eval mode."""
+        model = self.make_model(0)
+        model.load_state_dict(state)
+        return model.eval()
+
+    def task(self, seed: object = 0, **rest) -> ClassifierTask:
+        """The hooks handed to a strategy; see Task for the arguments."""
+        return ClassifierTask(self, seed, **rest)
+
+    def validation(self, request: Request) -> Batch | None:
+        """Examples set aside for strategies that tune themselves; never used to measure."""
+        if not request.folds:
+            return None
+        return Batch.cat([self.folds[k - 1].validation for k in request.folds])
+
+    # ---- shadow models: memorisation scores and LiRA-lite
+
+    @cached_property
+    def memorisation(self) -> Tensor:
+        """Memorisation score of every training example, shape (n,), in [-1, 1].
+
+        Accuracy of shadow models that trained on it minus that of those that did not; each
+        shadow trains on a random 70 % of the training data.
+
+        Source: Feldman and Zhang (NeurIPS 2020), with shadow models shared by all examples.
+        """
+        member = _memberships(
+            len(self.labels), self.sizes.shadows, generator(self.name, "memorisation"), 0.7
+        )
+
+        def make():
+            logits = self._shadow_logits(member, self.batch(self.train_ids), "memorisation")
+            right = (logits.argmax(-1) == self.labels).cpu()
+            return {"score": metrics.memorisation_scores(right, member)}
+
+        return self.remember("memorisation", make)["score"]
+
+    @cached_property
+    def _lira(self) -> dict:
+        return {}
+
+    def shadow_confidence(self, request: Request) -> tuple[Tensor, Tensor]:
+        """Shadow models for LiRA-lite: (K, n) confidences and the (K, n) membership mask.
+
+        The n examples are the forget set followed by the holdout; every shadow trains on the
+        retain set plus a random half of those n. They depend on the request, not on a seed
+        or a strategy, so they are trained once.
+        """
+        key = (request.kind, request.folds)
+        if key not in self._lira:
+            pool = Batch.cat([request.forget, request.holdout])
+            member = _memberships(
+                len(pool), self.sizes.shadows, generator(self.name, "lira", key), 0.5
+            )
+
+            def make():
+                logits = self._shadow_logits(member, pool, "lira", request.retain)
+                phi = metrics.logit_scaled_confidence(logits, pool["labels"])
+                return {"confidence": phi.cpu()}
+
+            made = self.remember(f"lira {key}", make)
+            self._lira[key] = made["confidence"], member
+        return self._lira[key]
+
+    def _shadow_logits(self, member, pool, what, always: Batch | None = None) -> Tensor:
+        """Logits (K, n, classes) on `pool` of models trained on `always` + its members."""
+        inputs, labels = pool["inputs"], pool["labels"]
+        rows = [mask.nonzero()[:, 0] for mask in member]
+        if always is not None:
+            inputs = torch.cat([inputs, always["inputs"]])
+            labels = torch.cat([labels, always["labels"]])
+            kept = torch.arange(len(pool), len(inputs))
+            rows = [torch.cat([row, kept]) for row in rows]
+        seeds = [(what, k) for k in range(len(member))]
+        loss = lambda logits, target: F.cross_entropy(logits, target, reduction="none")
+        states = fit_stack(
+            self.make_model, loss, inputs, labels, rows, seeds, self.sizes.recipe
+        )
+        with torch.no_grad():
+            return torch.stack([self.load(state)(pool["inputs"]) for state in states])
+
+    # ---- measuring
+
+    def measure(self, model: nn.Module, request: Request) -> tuple[dict, Tensor]:
+        """Everything that is measured on one model.
+
+        Returns:
+            Metrics as {key: (name, value or None, unit, better, n, reason or None)}, and the
+            predicted class probabilities on the forget set, shape (n_forget, classes).
+
+        Raises:
+            ValueError: the model does not answer with one logit per class.
+        """
+        parts = {
+            "forget": request.forget,
+            "retain": request.retain,
+            "holdout": request.holdout,
+            "concept": request.concept,
+            "utility": request.utility,
+        }
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            every = model(torch.cat([part["inputs"] for part in parts.values()]))
+        model.train(training)
+        if every.shape[1:] != (self.classes,):
+            raise ValueError(f"it answers with shape {tuple(every.shape[1:])}, not ({self.classes},)")
+        logits = dict(zip(parts, every.split([len(part) for part in parts.values()])))
+        losses = {
+            k: F.cross_entropy(logits[k], part["labels"], reduction="none")
+            for k, part in parts.items()
+        }
+        right = {k: (logits[k].argmax(-1) == part["labels"]) for k, part in parts.items()}
+        share = lambda mask: float(mask.double().mean())
+        n = {k: len(part) for k, part in parts.items()}
+        rote = request.rote
+        confidence, member = self.shadow_confidence(request)
+        target = torch.cat([logits["forget"], logits["holdout"]])
+        labels = torch.cat([request.forget["labels"], request.holdout["labels"]])
+        ratio = metrics.lira_lite(
+            confidence, member, metrics.logit_scaled_confidence(target, labels).cpu()
+        )
+        both = n["forget"] + n["holdout"]
+        concept = (
+            ("concept accuracy, unseen", share(right["concept"]), "fraction", "closer to retrained", n["concept"], None)
+            if n["concept"]
+            else ("concept accuracy, unseen", None, "fraction", "closer to retrained", 0, "a request selected by memorisation names no concept")
+        )
+        measured = {
+            "C1": ("canary recall", share(right["forget"][rote]), "fraction", "closer to retrained", int(rote.sum()), None),
+            "C2": concept,
+            "C3": ("loss AUC, forget against holdout", metrics.auc(-losses["forget"].cpu(), -losses["holdout"].cpu()), "AUC", "closer to retrained", both, None),
+            "C4": ("accuracy on retained classes, unseen", share(right["utility"]), "fraction", "higher", n["utility"], None),
+            "lira_auc": ("LiRA-lite AUC, forget against holdout", metrics.auc(ratio[: n["forget"]], ratio[n["forget"] :]), "AUC", "closer to retrained", both, None),
+            "forget_accuracy": ("accuracy on the forget set", share(right["forget"]), "fraction", "closer to retrained", n["forget"], None),
+            "retain_accuracy": ("accuracy on the retain set", share(right["retain"]), "fraction", "higher", n["retain"], None),
+            "forget_loss": ("loss on the forget set", float(losses["forget"].mean()), "nats", "closer to retrained", n["forget"], None),
+            "retain_loss": ("loss on the retain set", float(losses["retain"].mean()), "nats", "lower", n["retain"], None),
+            "holdout_loss": ("loss on the holdout", float(losses["holdout"].mean()), "nats", "closer to retrained", n["holdout"], None),
+        }
+        return measured, logits["forget"].softmax(-1)
+
+
+def _memberships(n: int, count: int, draw: torch.Generator, share: float) -> Tensor:
+    """Membership masks (count, n): each row has round(share n) members, and no example is
+    always in or always out (rows come in shuffled complementary blocks)."""
+    size = round(share * n)
+    rows = []
+    while len(rows) < count:
+        order = torch.randperm(n, generator=draw)
+        for turn in range(max(2, -(-n // size))):
+            mask = torch.zeros(n, dtype=torch.bool)
+            mask[torch.roll(order, turn * size)[:size]] = True
+            rows.append(mask)
+    return torch.stack(rows[:count])
+
+
+def wrong_labels(true: Tensor, allowed: Sequence[int], draw: torch.Generator) -> Tensor:
+    """For each true label, another label from `allowed`, uniformly; shape of `true`."""
+    table = [[c for c in allowed if c != int(label)] for label in true]
+    picks = torch.rand(len(true), generator=draw)
+    return torch.tensor([row[int(p * len(row))] for row, p in zip(table, picks.tolist())])

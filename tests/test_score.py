@@ -1,0 +1,767 @@
+"""The score: known answers, planted faults, and boards of rows with known structure."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from erasus_nb import records, score
+
+SEEDS = tuple(range(8))
+
+# What a model of each kind measures, before noise. D: divergence from retrained, nats.
+ORIGINAL = {"C1": 1.0, "C2": 0.94, "C3": 0.90, "C4": 0.95, "D": 0.60}
+RETRAINED = {"C1": 0.05, "C2": 0.02, "C3": 0.50, "C4": 0.95, "D": 0.04}
+FRESH = {"C1": 0.1, "C2": 0.1, "C3": 0.5, "C4": 0.1, "D": 0.4}
+DESTROYED = {"C1": 0.0, "C2": 0.0, "C3": 0.3, "C4": 0.15, "D": 0.6}
+HALFWAY = {"C1": 0.525, "C2": 0.48, "C3": 0.70, "C4": 0.95, "D": 0.32}
+
+
+def between(share, **other):
+    """Measurements `share` of the way from retrained (0) to the original (1)."""
+    found = {k: RETRAINED[k] + share * (ORIGINAL[k] - RETRAINED[k]) for k in ORIGINAL}
+    return found | other
+
+
+def row(strategy, seed, numbers, kind="strategy", noise=0.004, seeds=SEEDS, **fields):
+    """One row with a little noise that follows from strategy and seed."""
+    draw = np.random.default_rng([seed, *strategy.encode()])
+    numbers = {
+        k: v if v is None else v + noise * draw.normal() for k, v in numbers.items()
+    }
+    away = numbers.pop("D")
+    accuracy = numbers["C1"]
+    numbers |= {"forget_accuracy": accuracy, "retain_accuracy": numbers["C4"]}
+    numbers |= {"forget_loss": 1.5, "retain_loss": 0.25}
+    own = 0.0 if kind == "retrained" else away
+    values = {
+        "category": "Gradient" if kind == "strategy" else kind.capitalize(),
+        "status": "ok",
+        "metrics": {
+            name: records.Metric(
+                name=name,
+                value=value,
+                unit="fraction",
+                better="closer to retrained",
+                reason=None if value is not None else "not asked",
+            )
+            for name, value in numbers.items()
+        },
+        "divergence_to_retrained": {str(s): own if s == seed else away for s in seeds},
+        "weights_changed": kind != "original",
+        "cost": records.Cost(
+            seconds=1.0,
+            example_passes=100,
+            retrain_seconds=4.0,
+            retrain_example_passes=400,
+        ),
+        "key": "k",
+    }
+    return records.Row(strategy=strategy, kind=kind, seed=seed, **(values | fields))
+
+
+def rows(strategy, numbers, kind="strategy", seeds=SEEDS, **fields):
+    return [row(strategy, s, numbers, kind, seeds=seeds, **fields) for s in seeds]
+
+
+def absent(strategy, status, reason, seeds=SEEDS):
+    return [
+        records.Row(
+            strategy=strategy,
+            kind="strategy",
+            category="Gradient",
+            seed=s,
+            status=status,
+            reason=reason,
+            key="k",
+        )
+        for s in seeds
+    ]
+
+
+def document(
+    found, category="gradient", workload="toy", facts=(), at="2026-02-15T02:38:00Z"
+):
+    return records.Document(
+        category=category,
+        workload=workload,
+        profile="laptop",
+        facts={
+            "chance": 0.1,
+            "forget": 64,
+            "retain": 256,
+            "holdout": 256,
+            "batch_size": 32,
+            "model": "BenchmarkModel (32->64->64->10)",
+            "data": "Synthetic MUSE-style",
+            "request_kind": "standard",
+        }
+        | dict(facts),
+        environment=records.Environment(
+            commit="c",
+            dirty=False,
+            python="3",
+            torch="2",
+            device="cpu",
+            threads=1,
+            at=at,
+        ),
+        rows=found,
+    )
+
+
+def reference(seeds=SEEDS, **fields):
+    """The reference document: original, retrained, and the controls."""
+    found = rows("original", ORIGINAL, "original", seeds, **fields)
+    found += rows("retrained", RETRAINED, "retrained", seeds, **fields)
+    found += rows("random_init", FRESH, "control", seeds, **fields)
+    found += rows("fine_tune", between(0.8), "control", seeds, **fields)
+    return document(found, "reference")
+
+
+def board_of(*groups, seeds=SEEDS):
+    """A board of the references and some groups of rows."""
+    return score.board([reference(seeds), document([r for g in groups for r in g])])
+
+
+# ------------------------------------------------------------------ the formula
+
+
+def test_the_headline_is_the_harmonic_mean_of_three_axes():
+    by_hand = 100 * 3 / (1 / 0.5 + 1 / 0.25 + 1 / 1.0)
+    assert score.retrain_match([0.5, 0.25, 1.0]) == pytest.approx(by_hand)
+    assert score.retrain_match([1, 1, 1]) == 100
+    assert score.retrain_match([0.9, 0.0, 0.9]) == 0
+
+
+@pytest.mark.parametrize("rule", score.RULES)
+def test_every_rule_agrees_at_the_ends_and_refuses_what_is_no_axis(rule):
+    assert score.retrain_match([1, 1, 1], rule) == pytest.approx(100)
+    assert score.retrain_match([0, 1, 1], rule) == 0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        score.retrain_match([1.2, 1, 1], rule)
+
+
+def test_a_slow_recomputation_agrees_with_the_score_of_a_noisy_row():
+    group = rows("halfway", between(0.3, C4=0.9), noise=0.03)
+    original = rows("original", ORIGINAL, "original", noise=0.03)
+    retrained = rows("retrained", RETRAINED, "retrained", noise=0.03)
+    board = score.board([document(original + retrained, "reference"), document(group)])
+
+    get = lambda r, m: r.metrics[m].value
+    far = lambda r: np.mean(
+        [r.divergence_to_retrained[str(s)] for s in SEEDS if s != r.seed]
+    )
+    for u in group:
+        peers = [r for r in retrained if r.seed != u.seed]
+        match = {}
+        for m in ("C1", "C2", "C3"):
+            gap = np.mean([get(r, m) for r in original])
+            gap -= np.mean([get(r, m) for r in retrained])
+            z = (get(u, m) - np.mean([get(r, m) for r in peers])) / gap
+            match[m] = min(max(1 - abs(z), 0), 1)
+        top, floor = (
+            np.mean([far(r) for r in original]),
+            np.mean([far(r) for r in retrained]),
+        )
+        output = min(max((top - far(u)) / (top - floor), 0), 1)
+        wanted = np.mean([get(r, "C4") for r in peers])
+        useful = min(1 - max(0, wanted - get(u, "C4")) / (wanted - 0.1), 1)
+        axes = [(match["C1"] + match["C2"]) / 2, (match["C3"] + output) / 2, useful]
+        by_hand = 100 * 3 / sum(1 / a for a in axes)
+        assert board["halfway"].rm_by_seed[u.seed] == pytest.approx(by_hand)
+
+
+def test_doing_nothing_scores_0_and_retraining_about_100():
+    board = board_of()
+    assert board["original"].rm.mean < 3
+    assert 97 < board["retrained"].rm.mean <= 100
+    assert board["original"].position["C1"].mean == pytest.approx(1, abs=1e-9)
+    assert board["retrained"].position["C2"].mean == pytest.approx(0, abs=1e-9)
+
+
+def test_a_copy_of_the_retrained_entered_as_a_strategy_scores_as_it_does():
+    copies = [
+        r.model_copy(update={"strategy": "copy", "kind": "strategy"})
+        for r in rows("retrained", RETRAINED, "retrained")
+    ]
+    board = board_of(copies)
+    assert board["copy"].rm_by_seed == board["retrained"].rm_by_seed
+    assert board["copy"].flags == ()
+    assert board["copy"].rank == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["C1", "C2", "C3"])
+def test_going_too_far_costs_as_much_as_not_going_far_enough(name):
+    gap = ORIGINAL[name] - RETRAINED[name]
+    at = lambda z: RETRAINED | {name: RETRAINED[name] + z * gap}
+    quiet = reference(noise=0.0)
+    group = rows("under", at(0.4), noise=0.0) + rows("over", at(-0.4), noise=0.0)
+    board = score.board([quiet, document(group)])
+    assert board["under"].position[name].mean == pytest.approx(0.4)
+    assert board["over"].position[name].mean == pytest.approx(-0.4)
+    assert board["under"].rm.mean == pytest.approx(board["over"].rm.mean)
+    assert board["under"].rm.mean < 95
+
+
+def test_more_utility_than_retrained_is_not_punished_and_less_is():
+    group = rows("better", RETRAINED | {"C4": 1.0}) + rows(
+        "worse", RETRAINED | {"C4": 0.5}
+    )
+    board = board_of(group)
+    assert board["better"].utility.mean == 1
+    assert board["worse"].utility.mean == pytest.approx(
+        (0.5 - 0.1) / (0.95 - 0.1), abs=0.01
+    )
+
+
+def test_each_seed_is_compared_with_the_other_seeds_only():
+    # Retrained model 0 is an outlier. Judged by itself, it would look perfect.
+    odd = reference(noise=0.0)
+    outlier = next(r for r in odd.rows if r.kind == "retrained" and r.seed == 0)
+    outlier.metrics["C1"].value = 0.45
+    board = score.board([odd])
+    positions = board["retrained"].position_by_seed["C1"]
+    assert positions[0] > 0.4
+    assert -0.1 < positions[1] < 0
+
+
+def test_the_noise_floor_of_the_answers_is_full_marks():
+    group = rows("as near as retrained", RETRAINED) + rows(
+        "far", RETRAINED | {"D": 0.32}
+    )
+    board = board_of(group)
+    assert board["as near as retrained"].privacy.mean > 0.97
+    assert board["far"].privacy.mean == pytest.approx(0.75, abs=0.02)
+
+
+# ------------------------------------------------------------------ planted faults
+
+
+def test_a_destroyed_model_scores_low_and_is_called_collapsed_and_over_unlearned():
+    board = board_of(rows("ascent", DESTROYED))
+    assert board["ascent"].rm.mean < 20
+    flags = board["ascent"].flags
+    assert flags == ("collapsed", "over-unlearned", "not better than control")
+
+
+def test_a_model_at_chance_scores_nothing_and_is_not_taken_for_a_no_op():
+    board = board_of(rows("dead", FRESH | {"C4": 0.1}, noise=0.0))
+    assert board["dead"].rm.mean == pytest.approx(0, abs=0.5)
+    assert "collapsed" in board["dead"].flags
+    assert "no-op" not in board["dead"].flags
+
+
+def test_a_random_network_wins_the_seed_rule_and_not_the_score():
+    board = board_of(rows("noise", FRESH), rows("good", between(0.15)))
+    table, _ = score.seed_table(board)
+    assert table[0]["Strategy"] == "noise"
+    assert [s.name for s in board.of("strategy")] == ["good", "noise"]
+    assert "collapsed" in board["noise"].flags
+
+
+def test_unchanged_weights_are_a_no_op():
+    board = board_of(rows("idle", ORIGINAL, weights_changed=False))
+    assert board["idle"].flags == ("no-op", "not better than control")
+
+
+def test_changed_weights_without_an_effect_are_a_no_op_at_any_number_of_seeds():
+    for seeds in (SEEDS, (0, 1), (0,)):
+        board = board_of(rows("jiggle", ORIGINAL, seeds=seeds), seeds=seeds)
+        assert "no-op" in board["jiggle"].flags
+
+
+def test_a_half_effect_is_no_no_op_even_at_two_seeds():
+    for seeds in (SEEDS, (0, 1), (0,)):
+        board = board_of(rows("half", HALFWAY, seeds=seeds), seeds=seeds)
+        assert "no-op" not in board["half"].flags
+
+
+def test_a_forget_set_that_stands_out_more_than_before_is_exposed():
+    board = board_of(rows("random labels", RETRAINED | {"C3": 0.97}))
+    assert "exposes" in board["random labels"].flags
+    assert board["random labels"].position["C3"].low > 1
+    assert board["original"].flags == board["retrained"].flags == ()
+
+
+def test_only_a_clear_win_over_the_best_cheap_control_counts():
+    board = board_of(rows("same", between(0.8)), rows("better", between(0.3)))
+    assert "not better than control" in board["same"].flags
+    assert board["better"].flags == ()
+
+
+def test_the_cost_matched_control_is_not_the_one_to_beat():
+    group = rows("partial_retrain", between(0.05), "control")
+    board = board_of(group, rows("better", between(0.3)))
+    assert board["partial_retrain"].rm.mean > board["better"].rm.mean
+    assert board["better"].flags == ()
+
+
+def test_errors_and_absences_are_lines_with_their_reason_and_no_rank():
+    mixed = rows("mixed", between(0.2))
+    mixed[3] = absent("mixed", "diverged", "the forget loss is not finite")[3]
+    board = board_of(
+        mixed,
+        absent("broken", "error", "ValueError: boom | <b>"),
+        absent("elsewhere", "not_applicable", "it needs text"),
+        rows("good", between(0.2)),
+    )
+    by_status = {s.name: s.status for s in board.of("strategy")}
+    assert by_status == {
+        "good": "ok",
+        "mixed": "partial",
+        "broken": "error",
+        "elsewhere": "not_applicable",
+    }
+    assert list(by_status)[:2] == ["good", "mixed"]
+    assert board["mixed"].reason == "seeds 3: the forget loss is not finite"
+    assert len(board["mixed"].seeds) == 7 and board["mixed"].rm is not None
+    assert "errored" in board["mixed"].flags and "errored" in board["broken"].flags
+    assert board["elsewhere"].flags == ()
+    assert [s.rank for s in board.of("strategy")] == [(1, 1), None, None, None]
+    text = score.markdown(board)
+    assert "error: ValueError: boom \\| &lt;b>" in text
+    assert "not applicable: it needs text" in text
+
+
+# ------------------------------------------------------------------ what may be missing
+
+
+def test_a_request_without_a_concept_is_scored_on_its_canaries():
+    facts = {"request_kind": "most"}
+    strip = lambda found: [
+        r.model_copy(
+            update={
+                "metrics": r.metrics
+                | {
+                    "C2": r.metrics["C2"].model_copy(
+                        update={"value": None, "reason": "-"}
+                    )
+                }
+            }
+        )
+        for r in found
+    ]
+    head = document(strip(reference().rows), "reference", facts=facts)
+    board = score.board([head, document(strip(rows("half", HALFWAY)), facts=facts)])
+    assert "C2" not in board["half"].position
+    match = [1 - abs(z) for z in board["half"].position_by_seed["C1"].values()]
+    assert board["half"].forgetting.mean == pytest.approx(np.mean(match))
+    assert board["half"].rm.mean > 40
+    assert not [g for g in board.gates if g.name.startswith("C2")]
+    assert board.gates_passed
+
+
+def test_a_missing_axis_leaves_the_row_on_the_board_without_a_score():
+    board = board_of(rows("no utility", between(0.2) | {"C4": None}))
+    standing = board["no utility"]
+    assert standing.status == "ok" and standing.rm is None and standing.rank is None
+    assert standing.forgetting.mean == pytest.approx(0.8, abs=0.02)
+    assert "no utility" in score.markdown(board)
+
+
+def test_one_seed_scores_but_tells_nothing_apart():
+    board = board_of(
+        rows("good", between(0.1), seeds=(5,)),
+        rows("bad", between(0.7), seeds=(5,)),
+        seeds=(5,),
+    )
+    assert board["retrained"].rm == score.Interval(100, 100, 100, 1)
+    assert board["good"].rm.mean > board["bad"].rm.mean
+    assert board["good"].rank == board["bad"].rank == (1, 2)
+    assert board["good"].tier == board["bad"].tier == "A"
+    assert board.pairs_resolved == (0, 1)
+    failed = {g.name: g for g in board.gates if not g.passed}
+    assert set(failed) == {"D original / D retrained >= 5", "RM retrained >= 90"}
+    assert all(g.value is None and "one seed" in g.reason for g in failed.values())
+
+
+def test_boards_of_nothing_or_of_mixed_rows_are_refused():
+    with pytest.raises(records.RecordError, match="no documents"):
+        score.board([])
+    with pytest.raises(records.RecordError, match="no original was measured"):
+        score.board([document(rows("half", HALFWAY))])
+    half = document(rows("half", HALFWAY))
+    with pytest.raises(records.RecordError, match="does not belong"):
+        score.board([reference(), half.model_copy(update={"workload": "other"})])
+    with pytest.raises(records.RecordError, match="measured with forget 65"):
+        score.board([reference(), document(half.rows, facts={"forget": 65})])
+    with pytest.raises(records.RecordError, match="half, seed 0, is also in"):
+        score.board([reference(), half, document(half.rows, "data")])
+
+
+# ------------------------------------------------------------------ statistics
+
+
+def test_scipy_agrees_on_the_interval_and_on_the_paired_test():
+    draw = np.random.default_rng(0)
+    a = dict(enumerate(draw.normal(5, 2, 6)))
+    b = dict(enumerate(draw.normal(4, 2, 7)))
+    found = score.interval(a.values())
+    values = list(a.values())
+    wanted = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(wanted) and found.n == 6
+    difference, p, n = score.paired(a, b)
+    common = [b[s] for s in a]
+    assert n == 6 and difference == pytest.approx(np.mean(values) - np.mean(common))
+    assert p == pytest.approx(stats.ttest_rel(values, common).pvalue)
+
+
+def test_an_interval_is_cut_to_its_range_and_a_single_value_is_a_point():
+    assert score.interval([99.0, 100.0, 100.0], 0, 100).high == 100
+    assert score.interval([3.0]) == score.Interval(3, 3, 3, 1)
+    assert score.interval([]) is None
+
+
+def test_equal_rows_are_ties_and_constant_differences_are_certain():
+    a = {0: 1.0, 1: 2.0, 2: 4.0}
+    assert score.paired(a, dict(a)) == (0, 1, 3)
+    assert score.paired(a, {s: v - 1 for s, v in a.items()}) == (1, 0, 3)
+    assert score.paired(a, {7: 1.0})[1:] == (1, 0)
+
+
+def test_holm_gives_the_textbook_values():
+    # Adjusted by hand: 4 x .005, 3 x .01, 2 x .03, and .04 raised to its neighbour's
+    # .06.
+    assert score.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )
+    assert score.holm([0.5, 0.9]) == [1, 1]
+    assert score.holm([]) == []
+
+
+def test_rank_intervals_show_a_known_structure():
+    near = np.random.default_rng(1).normal(0, 1, (4, 8))
+    means = {"first": 90, "twin 1": 50, "twin 2": 50, "last": 10}
+    scores = {
+        name: dict(enumerate(mean + noise))
+        for (name, mean), noise in zip(means.items(), near, strict=True)
+    }
+    ranks, pairs = score.rank_intervals(scores)
+    assert ranks == {
+        "first": (1, 1),
+        "twin 1": (2, 3),
+        "twin 2": (2, 3),
+        "last": (4, 4),
+    }
+    assert pairs == (5, 6)
+    assert score.tiers(ranks) == {
+        "first": "A",
+        "twin 1": "B",
+        "twin 2": "B",
+        "last": "C",
+    }
+
+
+def test_identical_rows_share_rank_and_tier():
+    scores = {name: {0: 50.0, 1: 60.0, 2: 40.0} for name in "abc"}
+    ranks, pairs = score.rank_intervals(scores)
+    assert set(ranks.values()) == {(1, 3)} and pairs == (0, 3)
+
+
+def test_a_chain_of_overlaps_does_not_pull_everything_into_one_tier():
+    ranks = {"a": (1, 2), "b": (1, 3), "c": (2, 4), "d": (3, 5), "e": (5, 5)}
+    assert score.tiers(ranks) == {"a": "A", "b": "A", "c": "A", "d": "B", "e": "B"}
+
+
+def test_tiers_go_on_after_z():
+    letters = score.tiers({i: (i, i) for i in range(1, 29)})
+    assert (letters[1], letters[26], letters[27], letters[28]) == ("A", "Z", "AA", "AB")
+
+
+def test_the_board_is_sorted_by_score_and_ranks_strategies_only():
+    board = board_of(rows("mid", between(0.4)), rows("top", between(0.1)))
+    scores = [s.rm.mean for s in board.standings]
+    assert scores == sorted(scores, reverse=True)
+    assert board["top"].rank == (1, 1) and board["mid"].rank == (2, 2)
+    assert {s.name: s.rank for s in board.of("original", "retrained", "control")} == {
+        "retrained": None,
+        "fine_tune": None,
+        "random_init": None,
+        "original": None,
+    }
+    assert board["top"].time_ratio == board["top"].pass_ratio == 0.25
+    with pytest.raises(KeyError, match="there are retrained, top"):
+        board["nobody"]
+
+
+def test_a_board_does_not_depend_on_the_order_of_documents_or_rows():
+    found = rows("mid", between(0.4)) + rows("top", between(0.1))
+    forward = score.board([reference(), document(found)])
+    head = reference()
+    backward = score.board(
+        [document(found[::-1]), head.model_copy(update={"rows": head.rows[::-1]})]
+    )
+    assert score.json_text(forward) == score.json_text(backward)
+
+
+def test_other_boards_numbers_are_printed_beside_the_score():
+    board = board_of(rows("half", HALFWAY))
+    assert board["original"].other_scores["privleak"].mean == pytest.approx(-80, abs=2)
+    assert board["retrained"].other_scores["privleak"].mean == pytest.approx(0, abs=0.1)
+    assert board["retrained"].other_scores["tug_of_war"].mean == 1
+    assert board["half"].other_scores["tug_of_war"].mean == pytest.approx(
+        0.525, abs=0.02
+    )
+
+
+# ------------------------------------------------------------------ gates
+
+
+def gate(found, start):
+    return next(g for g in found if g.name.startswith(start))
+
+
+def test_a_sound_workload_passes_every_gate():
+    found = score.gates(reference())
+    assert [g.name for g in found if not g.passed] == []
+    assert [g.name for g in found] == [
+        "C1 original >= 0.9",
+        "C1 retrained <= 0.15",
+        "C2 gap >= 0.5",
+        "AUC gap >= 0.15",
+        "D original / D retrained >= 5",
+        "RM retrained >= 90",
+        "RM original <= 5",
+        "RM random_init <= 10",
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind, change, name",
+    [
+        ("original", {"C1": 0.7}, "C1 original"),
+        ("retrained", {"C1": 0.3}, "C1 retrained"),
+        ("original", {"C2": 0.4}, "C2 gap"),
+        ("original", {"C3": 0.6}, "AUC gap"),
+        ("retrained", {"D": 0.3}, "D original"),
+        ("control", FRESH | {"C4": 0.9}, "RM random_init"),
+    ],
+)
+def test_each_gate_fails_when_its_fault_is_planted(kind, change, name):
+    base = {"original": ORIGINAL, "retrained": RETRAINED, "control": FRESH}
+    strategy = "random_init" if kind == "control" else kind
+    found = [r for r in reference().rows if r.strategy != strategy]
+    found += rows(strategy, base[kind] | change, kind)
+    gates = score.gates(document(found, "reference"))
+    assert not gate(gates, name).passed
+    assert gate(gates, name).value is not None
+    assert not score.board([document(found, "reference")]).gates_passed
+
+
+def test_noisy_retrained_models_fail_the_gate_on_their_own_score():
+    found = [r for r in reference().rows if r.kind != "retrained"]
+    found += rows("retrained", RETRAINED, "retrained", noise=0.15)
+    assert not gate(score.gates(document(found, "reference")), "RM retrained").passed
+
+
+def test_an_original_that_already_looks_retrained_fails_the_gate_on_its_score():
+    # Half of the originals had learnt nothing: on average there is a gap, per seed
+    # none.
+    found = [r for r in reference().rows if r.kind != "original"]
+    for seed in SEEDS:
+        numbers = ORIGINAL if seed % 2 else between(0.4)
+        found.append(row("original", seed, numbers, "original"))
+    assert not gate(score.gates(document(found, "reference")), "RM original").passed
+
+
+def test_the_auc_gate_asks_for_enough_examples():
+    few = reference().model_copy(update={"facts": reference().facts | {"holdout": 64}})
+    found = gate(score.gates(few), "AUC gap")
+    assert found.value > 0.15 and not found.passed
+    assert "64 against 64 examples" in found.reason
+
+
+def test_gates_without_reference_models_say_so():
+    (only,) = score.gates(document(rows("half", HALFWAY)))
+    assert not only.passed and only.reason == "no original could be measured"
+
+
+# -------------------------------------------------------------- across boards and rules
+
+
+def test_overall_ranks_only_what_is_ok_everywhere():
+    one = board_of(rows("both", between(0.3)), rows("one", between(0.1)))
+    other = board_of(
+        rows("both", between(0.2)),
+        absent("one", "not_applicable", "no"),
+        rows("twin", between(0.2)),
+    )
+    lines = {line.name: line for line in score.overall({"x": one, "y": other})}
+    mean = (one["both"].rm.mean + other["both"].rm.mean) / 2
+    assert lines["both"].rm == pytest.approx(mean)
+    assert (lines["both"].rank, lines["both"].workloads) == (1, 2)
+    assert (lines["one"].rank, lines["one"].workloads) == (None, 1)
+    assert lines["retrained"].rank is None
+    assert next(iter(lines)) == "both"
+
+
+def test_rules_agree_with_the_headline_on_clear_orders_and_can_differ_on_unequal_axes():
+    lopsided = RETRAINED | {"C4": 0.35}  # perfect but for utility
+    even = between(0.5)
+    board = board_of(rows("lopsided", lopsided), rows("even", even))
+    found = {(s.rule, s.output_match): s for s in score.sensitivity(board)}
+    assert len(found) == 8
+    assert found["harmonic", True].tau == 1
+    assert found["harmonic", True].rm == pytest.approx(
+        {s.name: s.rm.mean for s in board.of("strategy")}
+    )
+    assert next(iter(found["min", True].rm)) == "even"
+    assert next(iter(found["geometric", True].rm)) == "lopsided"
+    assert found["min", True].tau == -found["geometric", True].tau
+
+
+def test_without_the_answers_a_model_that_matches_only_the_summaries_moves_up():
+    board = board_of(
+        rows("summaries", RETRAINED | {"D": 0.55}), rows("answers", between(0.2))
+    )
+    found = {(s.rule, s.output_match): s for s in score.sensitivity(board)}
+    assert next(iter(found["harmonic", True].rm)) == "answers"
+    assert next(iter(found["harmonic", False].rm)) == "summaries"
+
+
+def test_a_single_strategy_has_no_order_to_compare():
+    board = board_of(rows("half", HALFWAY))
+    assert [s.tau for s in score.sensitivity(board)] == [None] * 8
+
+
+# ------------------------------------------------------------------ text
+
+
+def test_csv_and_json_hold_the_same_numbers_as_the_board():
+    board = board_of(rows("half", HALFWAY), absent("broken", "error", "boom, twice"))
+    lines = {
+        x["strategy"]: x for x in csv.DictReader(io.StringIO(score.csv_text(board)))
+    }
+    (parsed,) = json.loads(score.json_text(board))
+    by_name = {s["name"]: s for s in parsed["standings"]}
+    mean = board["half"].rm.mean
+    assert float(lines["half"]["rm_mean"]) == by_name["half"]["rm"]["mean"] == mean
+    assert float(lines["half"]["C4_low"]) == board["half"].metrics["C4"].low
+    assert lines["broken"]["rm_mean"] == "" and by_name["broken"]["rm"] is None
+    assert lines["broken"]["reason"] == by_name["broken"]["reason"] == "boom, twice"
+    assert parsed["gates"][0]["name"] == "C1 original >= 0.9"
+
+
+def test_the_markdown_table_is_rectangular_and_names_missed_gates():
+    board = board_of(rows("half", HALFWAY), absent("broken", "error", "a | b"))
+    text = score.markdown(board)
+    table = [line.replace("\\|", "") for line in text.splitlines() if line[:1] == "|"]
+    assert len(table) == 2 + len(board.standings)
+    assert len({line.count("|") for line in table}) == 1
+    assert "All 8 gates" in text
+    missed = board.gates[0].model_copy(update={"value": 0.5, "passed": False})
+    text = score.markdown(replace(board, gates=[missed], gates_passed=False))
+    assert "misses its gates" in text and "- C1 original >= 0.9: 0.500" in text
+
+
+def test_the_seed_board_is_printed_in_the_seed_format():
+    numbers = lambda forget, retain: between(0.2) | {"C1": forget, "C4": retain}
+    quick = records.Cost(
+        seconds=0.0304, example_passes=1, retrain_seconds=4, retrain_example_passes=400
+    )
+    board = board_of(
+        rows("sisa", numbers(0.0469, 0.1328), noise=0.0),
+        rows("scrub", numbers(0.0156, 0.1797), noise=0.0),
+        rows("lora", numbers(0.0156, 0.2109), noise=0.0),
+        rows("ensemble", numbers(0.0781, 0.1250), noise=0.0, cost=quick),
+        absent("amnesiac", "error", "ValueError: no log"),
+        absent("ssd", "not_applicable", "it needs text"),
+    )
+    accuracy = board["original"].metrics
+    base = (
+        f"Forget {accuracy['forget_accuracy'].mean:.4f} / "
+        f"Retain {accuracy['retain_accuracy'].mean:.4f}"
+    )
+    lines = score.seed_markdown(board, framework="Erasus").splitlines()
+    assert lines[:22] == [
+        "# MUSE Benchmark Leaderboard",
+        "",
+        "> **Generated**: 2026-02-15 02:38  ",
+        "> **Framework**: Erasus  ",
+        "> **Model**: BenchmarkModel (32->64->64->10)  ",
+        "> **Data**: Synthetic MUSE-style (64 forget / 256 retain, batch=32)  ",
+        f"> **Base Model Accuracy**: {base}  ",
+        "> **Strategies Tested**: 4 succeeded, 1 errored, 1 not applicable "
+        "(out of 6 total)",
+        "",
+        "## Ranking Criteria",
+        "",
+        "Strategies are ranked by **forget accuracy** (lower = better unlearning), "
+        "with ties broken by **retain accuracy** (higher = better utility "
+        "preservation).",
+        "",
+        "## Leaderboard",
+        "",
+        "| Rank | Strategy | Category | Time (s) | Forget Loss | Retain Loss "
+        "| Forget Acc ↓ | Retain Acc ↑ |",
+        "|------|----------|----------|----------|-------------|-------------"
+        "|--------------|--------------|",
+        "| 🥇 1 | **lora** | Gradient | 1.000 | 1.5000 | 0.2500 | 0.0156 | 0.2109 |",
+        "| 🥈 2 | **scrub** | Gradient | 1.000 | 1.5000 | 0.2500 | 0.0156 | 0.1797 |",
+        "| 🥉 3 | **sisa** | Gradient | 1.000 | 1.5000 | 0.2500 | 0.0469 | 0.1328 |",
+        "| 4 | **ensemble** | Gradient | 0.030 | 1.5000 | 0.2500 | 0.0781 | 0.1250 |",
+        "| — | **amnesiac** \\* | Gradient | — | — | — | — | — |",
+    ]
+    assert lines[22:] == [
+        "| — | **ssd** \\* | Gradient | — | — | — | — | — |",
+        "",
+        "\\* `amnesiac`: error: ValueError: no log",
+        "",
+        "\\* `ssd`: not applicable: it needs text",
+        "",
+        "## Summary",
+        "",
+        "- **Best unlearning**: `lora` (Forget Acc: 0.0156)",
+        "- **Best utility preservation**: `lora` (Retain Acc: 0.2109)",
+        "- **Fastest**: `ensemble` (0.030s)",
+        "- **Total strategies**: 6",
+        "- **Successful runs**: 4",
+        "- **Errored**: 1",
+        "- **Not applicable**: 1",
+    ]
+
+
+def test_the_seed_rule_can_be_shown_with_controls_and_references_in_it():
+    board = board_of(rows("ascent", DESTROYED), rows("good", between(0.2)))
+    everything = ("strategy", "control", "original", "retrained")
+    table, summary = score.seed_table(board, everything)
+    assert [r["Strategy"] for r in table][0] == "ascent"
+    assert summary["total"] == 6 and table[-1]["Strategy"] == "original"
+
+
+def test_a_seed_board_on_which_nothing_succeeded_still_prints():
+    board = board_of(absent("amnesiac", "error", "boom"))
+    text = score.seed_markdown(board)
+    assert "0 succeeded, 1 errored (out of 1 total)" in text
+    assert "- **Fastest**: —" in text
+
+
+def test_boards_are_read_from_a_folder(tmp_path):
+    for name in ("toy", "other"):
+        for found in (reference(), document(rows("half", HALFWAY))):
+            found = found.model_copy(update={"workload": name})
+            records.write(tmp_path / name / f"{found.category}.json", found)
+    found = score.boards(tmp_path)
+    assert set(found) == {"toy", "other"}
+    assert found["toy"]["half"] == board_of(rows("half", HALFWAY))["half"]
+
+
+def test_reading_scores_does_not_load_torch():
+    code = "import sys, erasus_nb.score; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_no_number_on_a_board_is_nan():
+    board = board_of(rows("half", HALFWAY), rows("ascent", DESTROYED))
+    for s in board.standings:
+        for found in (s.rm, s.forgetting, s.privacy, s.utility, s.divergence):
+            assert all(math.isfinite(x) for x in (found.mean, found.low, found.high))
