@@ -333,9 +333,13 @@ def board(args: argparse.Namespace) -> int:
     boards = score.boards(_folder(args.rows))
     if args.workload is not None and args.workload not in boards:
         raise Refused(f"these rows have no workload {args.workload!r}; there are {', '.join(boards)}")
-    shown = [b for name, b in boards.items() if args.workload in (None, name)]
-    as_text = {"md": score.markdown, "csv": score.csv_text, "json": score.json_text}[args.format]
-    print("\n\n".join(as_text(b).rstrip("\n") for b in shown))
+    shown = [found for name, found in boards.items() if args.workload in (None, name)]
+    as_text = {
+        "md": lambda *some: "\n".join(map(score.markdown, some)),
+        "csv": score.csv_text,
+        "json": score.json_text,
+    }
+    print(as_text[args.format](*shown), end="")
     return 0
 
 

@@ -284,6 +284,13 @@ class Bench:
                 for seed, state in states.items()
             }
 
+    def _divergences(self, probabilities: Tensor) -> dict[str, float]:
+        """Seed of each retrained model -> mean divergence from its predictions, nats."""
+        seeds, others = zip(*self._retrained_probabilities.items())
+        apart = metrics.js_divergence(probabilities.repeat(len(others), 1), torch.cat(others))
+        means = apart.view(len(others), -1).mean(1)
+        return {str(seed): float(mean) for seed, mean in zip(seeds, means)}
+
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates."""
         writer = self._writer("reference")
@@ -456,10 +463,7 @@ class Bench:
                 "status": "ok",
                 "reason": None,
                 "metrics": {k: records.Metric(**dict(zip(names, v))) for k, v in measured.items()},
-                "divergence_to_retrained": {
-                    str(seed): float(metrics.js_divergence(probabilities.cpu(), other).mean())
-                    for seed, other in self._retrained_probabilities.items()
-                },
+                "divergence_to_retrained": self._divergences(probabilities.cpu()),
                 "weights_changed": original is None
                 or not same_weights(state, {k: v.cpu() for k, v in original.items()}),
                 "cost": cost,

@@ -147,8 +147,8 @@ def update_log(
     if not same_weights(on_cpu(state), on_cpu(final_state)):
         raise MissingRecord(
             f"training seed {seed} of {workload.name} again does not end at the "
-            "original's weights to the last bit, so its updates are not the original's; "
-            "the original comes from another machine or device: remove it from the "
+            "original's weights to the last bit, so this is not the original's log. "
+            "The original comes from another machine or device: remove it from the "
             "cache and run again"
         )
     return log
@@ -216,8 +216,8 @@ class SisaEnsemble(nn.Module):
         plan: Where every example went.
         models: One trained constituent per shard.
         checkpoints: checkpoints[s][r] holds shard s's weights after r slices; r = 0 is
-            the initial weights. A slice starts with a fresh optimiser and takes its batch
-            order from seed and epoch, so weights are all there is to resume.
+            the initial weights. A slice starts with a fresh optimiser and takes its
+            batch order from seed and epoch, so weights are all there is to resume.
         aggregation: "mean" of the constituents' class probabilities, or "vote".
 
     Source: Bourtoule et al. (IEEE S&P 2021), sections IV and VII.

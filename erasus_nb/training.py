@@ -243,7 +243,7 @@ def squared_gradients(
     model.eval()
 
     def one(values, fields):
-        example = Batch({k: v.unsqueeze(0) for k, v in fields.items()})
+        example = Batch({k: v.unsqueeze(0) for k, v in fields.items()}, batch._hidden)
         return task.loss(_Bound(model, values), example).sum()
 
     per_example = vmap(grad(one), (None, 0))

@@ -1,0 +1,64 @@
+"""Tuning: one budget for everybody, tuning seeds only, every trial kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from erasus_nb import ROOT, benchmark, cells
+from erasus_nb.profiles import PROFILES
+from erasus_nb.strategy import BUDGET, settings_of
+from erasus_nb.tuning import choose
+
+CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm")
+
+
+def test_the_best_mean_wins_and_every_trial_is_kept():
+    tried = [
+        {"settings": {}, "rm": [10.0, 12.0], "reason": None},
+        {"settings": {"lr": 1}, "rm": [50.0, 20.0], "reason": None},
+        {"settings": {"lr": 2}, "rm": [30.0, 30.0], "reason": None},
+    ]
+    entry = choose(tried, (1000, 1001))
+    assert entry["settings"] == {"lr": 1} and entry["trials"] == tried
+    assert "3 settings" in entry["chosen_by"] and "1000 to 1001" in entry["chosen_by"]
+
+
+def test_a_trial_that_failed_at_a_seed_cannot_win():
+    tried = [
+        {"settings": {}, "rm": [10.0, 12.0], "reason": None},
+        {"settings": {"lr": 9}, "rm": [99.0], "reason": "diverged"},
+    ]
+    assert choose(tried, (1000, 1001))["settings"] == {}
+    assert choose(tried[1:], (1000, 1001)) == {}
+
+
+def test_no_reported_seed_is_a_tuning_seed():
+    most = max(sizes.seeds for profile in PROFILES.values() for sizes in profile.values())
+    assert most <= min(benchmark.TUNING_SEEDS)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_tuned_file_is_what_the_marks_declare(category):
+    found = json.loads((ROOT / "notebooks" / "tuned" / f"{category}.json").read_text("utf-8"))
+    strategies = cells.strategies(category)
+    for workload, entries in found.items():
+        for name, entry in entries.items():
+            function = strategies[name]
+            assert workload in function.facts.on
+            tried = [trial["settings"] for trial in entry["trials"]]
+            assert tried == [{}, *map(dict, function.facts.budget)], f"tune {name} again"
+            assert len(tried) <= BUDGET + 1
+            whole = [t for t in entry["trials"] if len(t["rm"]) == len(benchmark.TUNING_SEEDS)]
+            assert entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]
+            assert set(entry["settings"]) <= set(settings_of(function))
+
+
+def test_a_row_says_who_chose_its_settings():
+    found = json.loads((ROOT / "notebooks" / "tuned" / "gradient.json").read_text("utf-8"))
+    function = cells.strategies("gradient")["scrub"]
+    settings, by = benchmark.tuned_settings(function, "synthetic")
+    assert settings == found["synthetic"]["scrub"]["settings"] and "tuning seeds" in by
+    settings, by = benchmark.tuned_settings(function, "elsewhere")
+    assert settings == {} and by == "the function's defaults"
