@@ -65,10 +65,14 @@ def board(workload: str) -> None:
         name, seconds, *status = line.split()
         print(f"    {name:24s} {float(seconds):7.2f} s  {' '.join(status)}")
     _, seconds, memory = lines[-1].split()
-    print(f"{workload}: {what}, processor seconds: {float(seconds):.1f} "
-          f"(target {target:.0f}): {verdict(float(seconds), target)}")
-    print(f"{workload}: peak memory, MiB: {float(memory):.0f} "
-          f"(target {MEMORY_MIB:.0f}): {verdict(float(memory), MEMORY_MIB)}")
+    print(
+        f"{workload}: {what}, processor seconds: {float(seconds):.1f} "
+        f"(target {target:.0f}): {verdict(float(seconds), target)}"
+    )
+    print(
+        f"{workload}: peak memory, MiB: {float(memory):.0f} "
+        f"(target {MEMORY_MIB:.0f}): {verdict(float(memory), MEMORY_MIB)}"
+    )
 
 
 def loop(repeats: int = 30) -> None:
@@ -82,8 +86,10 @@ def loop(repeats: int = 30) -> None:
 
     bench = Bench("synthetic", "laptop", (0,), out=None, cache="")
     original = bench.load.load(bench.originals()[0])
-    parts = {k: (b["inputs"], b["labels"]) for k, b in
-             (("forget", bench.asked.forget), ("retain", bench.asked.retain))}
+    parts = {
+        k: (b["inputs"], b["labels"])
+        for k, b in (("forget", bench.asked.forget), ("retain", bench.asked.retain))
+    }
 
     def batches(part, draw, size=32):
         inputs, labels = parts[part]
@@ -110,7 +116,9 @@ def loop(repeats: int = 30) -> None:
         ids = bench.asked.retain["ids"]
         for epoch in range(epochs):
             order = epoch_order(ids, epoch, ("fine_tune", 0))
-            for x, y in zip(inputs[order].split(32), labels[order].split(32), strict=True):
+            for x, y in zip(
+                inputs[order].split(32), labels[order].split(32), strict=True
+            ):
                 step.zero_grad(set_to_none=True)
                 F.cross_entropy(model(x), y).backward()
                 step.step()
@@ -140,8 +148,10 @@ def loop(repeats: int = 30) -> None:
                 run()
                 times[kind].append(time.perf_counter() - start)
         ratio = statistics.median(times["strategy"]) / statistics.median(times["bare"])
-        print(f"{name}: time over a bare loop's: {ratio:.2f} (target {LOOP_RATIO}): "
-              f"{verdict(ratio, LOOP_RATIO)}; largest weight difference {apart:.1e}")
+        print(
+            f"{name}: time over a bare loop's: {ratio:.2f} (target {LOOP_RATIO}): "
+            f"{verdict(ratio, LOOP_RATIO)}; largest weight difference {apart:.1e}"
+        )
 
 
 def site() -> None:
@@ -150,14 +160,25 @@ def site() -> None:
         subprocess.run(["git", "clone", "-q", str(ROOT), folder], check=True)
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "jupyter_book.cli.main", "build", folder, "-q", "-W", "--keep-going"],
+            [
+                sys.executable,
+                "-m",
+                "jupyter_book.cli.main",
+                "build",
+                folder,
+                "-q",
+                "-W",
+                "--keep-going",
+            ],
             cwd=folder,
             check=True,
             stdout=subprocess.DEVNULL,
         )
         seconds = time.perf_counter() - start
-    print(f"site: build of a fresh clone, seconds: {seconds:.1f} "
-          f"(target {SITE_SECONDS:.0f}): {verdict(seconds, SITE_SECONDS)}")
+    print(
+        f"site: build of a fresh clone, seconds: {seconds:.1f} "
+        f"(target {SITE_SECONDS:.0f}): {verdict(seconds, SITE_SECONDS)}"
+    )
 
 
 if __name__ == "__main__":

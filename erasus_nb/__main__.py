@@ -240,7 +240,9 @@ class _Runner:
 
     def _describe(self) -> None:
         with self.lock:
-            self.bar.set_description_str(", ".join(self.running) or "finished")
+            # Into a log file, only what time or a finished notebook calls for.
+            text = ", ".join(self.running) or "finished"
+            self.bar.set_description_str(text, refresh=sys.stderr.isatty())
 
     def _keep(self, job: Job) -> None:
         """Note what was run in the executed notebook, then put it in its place in one step."""
@@ -372,10 +374,15 @@ def _same_code(a: str, b: str) -> bool:
 
 def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[str]:
     """Why a run cannot be published, a sentence each."""
+    from . import score
+
     documents = [document for group in found.values() for document in group]
     lacking = sphinx_runs.unfinished(ROOT / "results" / profile, sphinx_runs.categories(ROOT))
     wrong = [f"the run is unfinished: it lacks {', '.join(lacking)}"] if lacking else []
     for workload, group in found.items():
+        if not lacking:
+            failed = [gate for gate in score.board(group).gates if not gate.passed]
+            wrong += [f"{workload} misses the gate {gate.name!r}" for gate in failed]
         seeds = {row.seed for d in group for row in d.rows if row.kind == "original"}
         for document in group:
             named = f"{workload}/{document.category}"
@@ -383,9 +390,6 @@ def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[
                 wrong.append(f"{named} is of profile {document.profile}")
             if document.environment.dirty:
                 wrong.append(f"{named} was made from uncommitted code")
-            for gate in document.gates:
-                if not gate.passed:
-                    wrong.append(f"{named} failed the gate {gate.name!r} (wanted: {gate.wanted})")
             for strategy in dict.fromkeys(row.strategy for row in document.rows):
                 ran = {row.seed for row in document.rows if row.strategy == strategy}
                 if ran != seeds:

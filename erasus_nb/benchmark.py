@@ -48,7 +48,9 @@ def digest(*parts: Any) -> str:
 def code_version() -> str:
     """Hash of the package code that measurements depend on."""
     package = ROOT / "erasus_nb"
-    files = [package / name for name in _CODE] + sorted((package / "workloads").glob("*.py"))
+    files = [package / name for name in _CODE] + sorted(
+        (package / "workloads").glob("*.py")
+    )
     return digest([(f.name, f.read_text("utf-8")) for f in files])
 
 
@@ -64,7 +66,9 @@ def source_of(function: Callable) -> str:
         if name in seen:
             return
         seen[name] = inspect.getsource(item)
-        members = [item] if isinstance(item, types.FunctionType) else vars(item).values()
+        members = (
+            [item] if isinstance(item, types.FunctionType) else vars(item).values()
+        )
         for member in members:
             if isinstance(member, types.FunctionType):
                 for used in sorted(_names(member.__code__)):
@@ -124,7 +128,10 @@ class Cache:
         else:
             with FileLock(self.folder / f"{digest(list(keys))}.lock"):
                 for key in keys:
-                    if key not in self._memory and (found := self._read(key)) is not None:
+                    if (
+                        key not in self._memory
+                        and (found := self._read(key)) is not None
+                    ):
                         self._memory[key] = found
                 self._fill(keys, make)
         return [self._memory[key] for key in keys]
@@ -150,12 +157,17 @@ class Cache:
                     raise ValueError("it holds another key")
                 return {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, ValueError) as error:
-            warnings.warn(f"cache file {path} is not usable ({error}); making it anew", stacklevel=2)
+            warnings.warn(
+                f"cache file {path} is not usable ({error}); making it anew",
+                stacklevel=2,
+            )
             return None
 
     def _write(self, key: str, tensors: dict[str, Tensor]) -> None:
         part = self._path(key).with_suffix(f".{os.getpid()}.part")
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"key": key})
+        save_file(
+            {k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"key": key}
+        )
         os.replace(part, self._path(key))
 
 
@@ -217,7 +229,11 @@ class Bench:
     @property
     def name(self) -> str:
         """The workload's name in results: with the request, where it is not the standard one."""
-        return self.workload if self.request == "standard" else f"{self.workload}-{self.request}"
+        return (
+            self.workload
+            if self.request == "standard"
+            else f"{self.workload}-{self.request}"
+        )
 
     def _key(self, *parts: Any) -> str:
         spec = (self.workload, asdict(self.load.sizes.recipe), self._data, self.device)
@@ -226,11 +242,14 @@ class Bench:
     @cached_property
     def _data(self) -> str:
         return hashlib.blake2b(
-            self.load.inputs.cpu().numpy().tobytes() + self.load.labels.cpu().numpy().tobytes(),
+            self.load.inputs.cpu().numpy().tobytes()
+            + self.load.labels.cpu().numpy().tobytes(),
             digest_size=8,
         ).hexdigest()
 
-    def _remember(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _remember(
+        self, name: str, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         return self.store.one(self._key(name, self.load.sizes.shadows), make)
 
     # ---- the reference models
@@ -266,7 +285,13 @@ class Bench:
         for _ in range(3):
             model = self.load.make_model(self.seeds[0]).train()
             start = time.perf_counter()
-            fit(model, self.load.task(), Split("retain", self.asked.retain), self.load.sizes.recipe, 0)
+            fit(
+                model,
+                self.load.task(),
+                Split("retain", self.asked.retain),
+                self.load.sizes.recipe,
+                0,
+            )
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
@@ -280,34 +305,51 @@ class Bench:
         states = self.retrained()
         with torch.no_grad():
             return {
-                seed: self.load.load(state)(self.asked.forget["inputs"]).softmax(-1).cpu()
+                seed: self.load.load(state)(self.asked.forget["inputs"])
+                .softmax(-1)
+                .cpu()
                 for seed, state in states.items()
             }
 
     def _divergences(self, probabilities: Tensor) -> dict[str, float]:
         """Seed of each retrained model -> mean divergence from its predictions, nats."""
         seeds, others = zip(*self._retrained_probabilities.items())
-        apart = metrics.js_divergence(probabilities.repeat(len(others), 1), torch.cat(others))
+        apart = metrics.js_divergence(
+            probabilities.repeat(len(others), 1), torch.cat(others)
+        )
         means = apart.view(len(others), -1).mean(1)
         return {str(seed): float(mean) for seed, mean in zip(seeds, means)}
 
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates."""
         writer = self._writer("reference")
-        for kind, states in (("original", self.originals()), ("retrained", self.retrained())):
+        for kind, states in (
+            ("original", self.originals()),
+            ("retrained", self.retrained()),
+        ):
             for seed, state in states.items():
                 key = self._key("row", kind, seed, self.request, self.folds)
                 if not writer.has(kind, seed, key, self.seeds):
                     model = self.load.load(state)
                     row = _unfinished(
-                        strategy=kind, kind=kind, category="Reference", seed=seed, key=key
+                        strategy=kind,
+                        kind=kind,
+                        category="Reference",
+                        seed=seed,
+                        key=key,
                     )
                     seconds = self.retrain_seconds if kind == "retrained" else 0.0
                     passes = self.retrain_passes if kind == "retrained" else 0
                     cost = self._cost(seconds, passes)
-                    writer.add(self._measured(row, model, state if kind == "original" else None, cost))
+                    writer.add(
+                        self._measured(
+                            row, model, state if kind == "original" else None, cost
+                        )
+                    )
         for control in controls.CONTROLS:
-            self._rows(writer, control, "control", {}, "fixed fractions of the base recipe")
+            self._rows(
+                writer, control, "control", {}, "fixed fractions of the base recipe"
+            )
         writer.document.gates = self._gates(writer.document)
         writer.flush()
         return writer.document
@@ -320,7 +362,11 @@ class Bench:
     # ---- strategies
 
     def run(
-        self, function: Callable, *, settings: dict[str, Any] | None = None, keep: bool = True
+        self,
+        function: Callable,
+        *,
+        settings: dict[str, Any] | None = None,
+        keep: bool = True,
     ) -> list[records.Row]:
         """Run one marked strategy at every seed and return its rows, finished ones included.
 
@@ -344,7 +390,11 @@ class Bench:
             raise ValueError(
                 f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
             )
-        writer = self._writer(facts.category.lower()) if keep else _Writer(None, self._empty("own"))
+        writer = (
+            self._writer(facts.category.lower())
+            if keep
+            else _Writer(None, self._empty("own"))
+        )
         return self._rows(writer, function, "strategy", chosen, by)
 
     def _rows(self, writer, function, kind, chosen, by) -> list[records.Row]:
@@ -371,7 +421,11 @@ class Bench:
         return rows
 
     def unlearn(
-        self, function: Callable, seed: int, full: dict[str, Any], kept: Records | None = None
+        self,
+        function: Callable,
+        seed: int,
+        full: dict[str, Any],
+        kept: Records | None = None,
     ) -> tuple[Unlearned, Meter, dict[str, int]]:
         """Run a strategy once on the original of one seed, with the access that it declares.
 
@@ -394,11 +448,19 @@ class Bench:
         state = self.originals()[seed]
         model = self.load.load(state)
         unlearned = function(model, forget, retain, task, seed=seed, **full)
-        if not isinstance(unlearned, Unlearned) or not isinstance(unlearned.model, nn.Module):
+        if not isinstance(unlearned, Unlearned) or not isinstance(
+            unlearned.model, nn.Module
+        ):
             raise TypeError("a strategy returns Unlearned(model, ...)")
-        if not same_weights(model.state_dict(), {k: v.to(self.device) for k, v in state.items()}):
+        if not same_weights(
+            model.state_dict(), {k: v.to(self.device) for k, v in state.items()}
+        ):
             raise RuntimeError("the strategy changed the model it was given")
-        return unlearned, meter, {"forget": forget.examples_read, "retain": retain.examples_read}
+        return (
+            unlearned,
+            meter,
+            {"forget": forget.examples_read, "retain": retain.examples_read},
+        )
 
     def _records(self, seed: int) -> Records:
         return Records(
@@ -424,7 +486,9 @@ class Bench:
         try:
             unlearned, meter, read = self.unlearn(function, row.seed, full, kept)
         except NotApplicable as reason:
-            return row.model_copy(update={"status": "not_applicable", "reason": str(reason)})
+            return row.model_copy(
+                update={"status": "not_applicable", "reason": str(reason)}
+            )
         except Exception as error:  # noqa: BLE001 - a strategy's failure is a result, with its reason
             return row.model_copy(update={"reason": f"{type(error).__name__}: {error}"})
         cost = self._cost(time.perf_counter() - start, meter.passes, retrain_seconds)
@@ -432,14 +496,20 @@ class Bench:
         cost.extra_storage_bytes = int(unlearned.info.pop("extra_storage_bytes", 0))
         row = row.model_copy(
             update={
-                "losses": {k: [float(x) for x in v] for k, v in unlearned.losses.items()},
+                "losses": {
+                    k: [float(x) for x in v] for k, v in unlearned.losses.items()
+                },
                 "info": _plain(unlearned.info),
             }
         )
         bad = [k for k, v in row.losses.items() if not all(map(math.isfinite, v))]
         if bad:
             return row.model_copy(
-                update={"status": "diverged", "reason": f"the {bad[0]} loss is not finite", "losses": {}}
+                update={
+                    "status": "diverged",
+                    "reason": f"the {bad[0]} loss is not finite",
+                    "losses": {},
+                }
             )
         return self._measured(row, unlearned.model, self.originals()[row.seed], cost)
 
@@ -449,12 +519,18 @@ class Bench:
             measured, probabilities = self.load.measure(model, self.asked)
         except Exception as error:  # noqa: BLE001 - a broken model is a result, with its reason
             return row.model_copy(
-                update={"status": "error", "reason": f"its model cannot be measured: {error}"}
+                update={
+                    "status": "error",
+                    "reason": f"its model cannot be measured: {error}",
+                }
             )
         values = [m[1] for m in measured.values() if m[1] is not None]
         if not (probabilities.isfinite().all() and all(map(math.isfinite, values))):
             return row.model_copy(
-                update={"status": "diverged", "reason": "its model answers with NaN or infinity"}
+                update={
+                    "status": "diverged",
+                    "reason": "its model answers with NaN or infinity",
+                }
             )
         names = ("name", "value", "unit", "better", "n", "reason")
         state = {k: v.cpu() for k, v in model.state_dict().items()}
@@ -462,7 +538,10 @@ class Bench:
             update={
                 "status": "ok",
                 "reason": None,
-                "metrics": {k: records.Metric(**dict(zip(names, v))) for k, v in measured.items()},
+                "metrics": {
+                    k: records.Metric(**dict(zip(names, v)))
+                    for k, v in measured.items()
+                },
                 "divergence_to_retrained": self._divergences(probabilities.cpu()),
                 "weights_changed": original is None
                 or not same_weights(state, {k: v.cpu() for k, v in original.items()}),
@@ -470,7 +549,9 @@ class Bench:
             }
         )
 
-    def _cost(self, seconds: float, passes: float, retrain: float | None = None) -> records.Cost:
+    def _cost(
+        self, seconds: float, passes: float, retrain: float | None = None
+    ) -> records.Cost:
         return records.Cost(
             seconds=seconds,
             example_passes=passes,
@@ -506,7 +587,11 @@ class Bench:
         quarter = self.asked.forget.take(order[: len(order) // 4])
         rest = torch.zeros_like(self.asked.rote)
         rest[order[len(order) // 4 :]] = True
-        probes = {"recall of the other canaries": self.asked.forget.take((rest & self.asked.rote).nonzero()[:, 0])}
+        probes = {
+            "recall of the other canaries": self.asked.forget.take(
+                (rest & self.asked.rote).nonzero()[:, 0]
+            )
+        }
         if len(self.asked.concept):
             probes["concept accuracy, unseen"] = self.asked.concept
         curves = {name: {} for name in probes}
@@ -524,7 +609,11 @@ class Bench:
                     continue
                 for step in self._attack(clone(model), quarter, seed, steps):
                     for criterion, probe in probes.items():
-                        line = curves[criterion].setdefault(name, {}).setdefault(step[0], [])
+                        line = (
+                            curves[criterion]
+                            .setdefault(name, {})
+                            .setdefault(step[0], [])
+                        )
                         line.append(_accuracy(step[1], probe))
         return curves
 
@@ -536,9 +625,13 @@ class Bench:
         for number in range(max(steps) + 1):
             if number in steps:
                 yield number, model
-            picked = torch.randint(len(quarter), (half,), generator=draw).to(self.device)
+            picked = torch.randint(len(quarter), (half,), generator=draw).to(
+                self.device
+            )
             kept = torch.randint(len(retain), (half,), generator=draw).to(self.device)
-            loss = task.loss(model, Batch.cat([quarter.take(picked), retain.take(kept)])).mean()
+            loss = task.loss(
+                model, Batch.cat([quarter.take(picked), retain.take(kept)])
+            ).mean()
             step.zero_grad(set_to_none=True)
             loss.backward()
             step.step()
@@ -573,7 +666,9 @@ class Bench:
             path = None
             if self.out is not None:
                 path = records.path_of(self.profile, self.name, category, self.out)
-            self._documents[category] = _Writer(path, self._empty(category), self.resume)
+            self._documents[category] = _Writer(
+                path, self._empty(category), self.resume
+            )
         return self._documents[category]
 
 
@@ -590,7 +685,9 @@ class _Writer:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise records.RecordError(f"{path}: cannot be written ({error.strerror})") from error
+                raise records.RecordError(
+                    f"{path}: cannot be written ({error.strerror})"
+                ) from error
             with self._locked():
                 self._merge()
                 self._save()
@@ -613,14 +710,19 @@ class _Writer:
         self._seen = self.path.stat().st_mtime_ns
 
     def row(self, strategy: str, seed: int) -> records.Row:
-        return next(r for r in self.document.rows if (r.strategy, r.seed) == (strategy, seed))
+        return next(
+            r for r in self.document.rows if (r.strategy, r.seed) == (strategy, seed)
+        )
 
     def has(self, strategy: str, seed: int, key: str, seeds: Iterable[int]) -> bool:
         """Whether a finished row with this key is there, compared with all these retrained."""
         if (strategy, seed) not in self._trust:
             return False
         row = self.row(strategy, seed)
-        compared = row.status != "ok" or {str(s) for s in seeds} <= row.divergence_to_retrained.keys()
+        compared = (
+            row.status != "ok"
+            or {str(s) for s in seeds} <= row.divergence_to_retrained.keys()
+        )
         return row.key == key and compared and row.status != "error"
 
     def add(self, row: records.Row) -> None:
@@ -634,7 +736,11 @@ class _Writer:
             self._save()
 
     def _put(self, row: records.Row) -> None:
-        others = [r for r in self.document.rows if (r.strategy, r.seed) != (row.strategy, row.seed)]
+        others = [
+            r
+            for r in self.document.rows
+            if (r.strategy, r.seed) != (row.strategy, row.seed)
+        ]
         self.document.rows = [*others, row]
         self._trust.add((row.strategy, row.seed))
 
@@ -728,10 +834,15 @@ def _commit() -> tuple[str, bool]:
     """The commit of the project, and whether code differs from it (results do not count)."""
     git = ["git", "-C", str(ROOT)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
         code = ["erasus_nb", "notebooks", "requirements.txt"]
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
+            [*git, "status", "--porcelain", "--", *code],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True

@@ -45,7 +45,9 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     one_of("request", given["request"], REQUESTS)
     one_of("device", given["device"], ("cpu", "cuda"))
     if given["device"] == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+        raise ParameterError(
+            "device is cuda, but this machine has no usable GPU; use cpu"
+        )
     if given["seeds"] is not None and given["seeds"] < 1:
         raise ParameterError(f"seeds must be at least 1; got {given['seeds']}")
     return Page(name, given, known)
@@ -73,10 +75,14 @@ class Page:
         self.functions: dict[str, Callable] = {}
         self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
         self._references: dict[str, records.Document] = {}
-        sizes = [f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()]
+        sizes = [
+            f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()
+        ]
         where = "GPU" if given["device"] == "cuda" else "CPU"
         display(
-            Markdown(f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}.")
+            Markdown(
+                f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}."
+            )
         )
 
     # ---- rows and boards
@@ -91,12 +97,18 @@ class Page:
         reference = self._reference(workload)
         seeds = set(self.benches[workload].seeds)
         rows = [row for row in reference.rows if row.seed in seeds]
-        mine = reference.model_copy(update={"category": self.name, "rows": self._rows[workload]})
+        mine = reference.model_copy(
+            update={"category": self.name, "rows": self._rows[workload]}
+        )
         return score.board([reference.model_copy(update={"rows": rows}), mine])
 
     def _selected(self, function: Callable) -> bool:
         wanted = self.given["strategies"]
-        return not wanted or function.__name__ in wanted or function.__name__ not in self.known
+        return (
+            not wanted
+            or function.__name__ in wanted
+            or function.__name__ not in self.known
+        )
 
     def run(self, function: Callable, *, keep: bool = True) -> None:
         """Measure a strategy on every workload and seed of this run and show its rows.
@@ -106,13 +118,19 @@ class Page:
             keep: Write its rows to the result JSON. False is for ideas of your own.
         """
         if not self._selected(function):
-            display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
+            display(
+                Markdown(
+                    f"`{function.__name__}` is not among the strategies asked for."
+                )
+            )
             return
         self.functions[function.__name__] = function
         for workload, bench in self.benches.items():
             self._reference(workload)
             rows = bench.run(function, keep=keep)
-            others = [r for r in self._rows[workload] if r.strategy != function.__name__]
+            others = [
+                r for r in self._rows[workload] if r.strategy != function.__name__
+            ]
             self._rows[workload] = others + rows
         display(HTML(self._lines(function.__name__)))
 
@@ -144,11 +162,17 @@ class Page:
                 said.append(f"- `{workload}`: {_status(standing)}.")
                 continue
             rows = [r for r in self._rows[workload] if r.strategy == function.__name__]
-            said.append(f"- `{workload}`: " + template.format_map(_fields(self.board(workload), standing, rows)))
+            said.append(
+                f"- `{workload}`: "
+                + template.format_map(_fields(self.board(workload), standing, rows))
+            )
         display(Markdown("\n".join(said)))
 
     def claim(
-        self, sentence: str, check: Callable[[score.Board], bool], workload: str | None = None
+        self,
+        sentence: str,
+        check: Callable[[score.Board], bool],
+        workload: str | None = None,
     ) -> None:
         """Stop the run if a sentence stated on this page is not true of the rows.
 
@@ -158,7 +182,10 @@ class Page:
         Raises:
             AssertionError: the claim is not true; the sentence must be rewritten.
         """
-        whole = set(self.known) <= set(self.functions) and self.given["request"] == "standard"
+        whole = (
+            set(self.known) <= set(self.functions)
+            and self.given["request"] == "standard"
+        )
         if self.given["profile"] not in CLAIM_PROFILES or not whole:
             return
         for name, bench in self.benches.items():
@@ -179,7 +206,9 @@ class Page:
                 )
             )
             display(charts.request_picture(_groups(bench)))
-            lines = [(s.name, *_measured(s)) for s in (board["original"], board["retrained"])]
+            lines = [
+                (s.name, *_measured(s)) for s in (board["original"], board["retrained"])
+            ]
             display(HTML(_table(("model", *_MEASURED), lines)))
             failed = [g for g in board.gates if not g.passed]
             if failed:
@@ -190,7 +219,9 @@ class Page:
     def chart(self, *own: Callable) -> None:
         """Draw this page's strategies beside references and controls, one chart a workload."""
         for workload in self.benches:
-            names = [n for n in self.functions if n in self.known or self.functions[n] in own]
+            names = [
+                n for n in self.functions if n in self.known or self.functions[n] in own
+            ]
             strong = [function.__name__ for function in own]
             display(charts.forest(self.board(workload), names=names, emphasise=strong))
 
@@ -199,7 +230,11 @@ class Page:
         for workload in self.benches:
             board = self.board(workload)
             lines = [_line(s) for s in board.standings]
-            display(Markdown(f"`{workload}`, mean over {len(board.seeds)} seeds (95 % interval):"))
+            display(
+                Markdown(
+                    f"`{workload}`, mean over {len(board.seeds)} seeds (95 % interval):"
+                )
+            )
             display(HTML(_table(_COLUMNS, lines)))
 
     def relearn(self, *functions: Callable, seeds: int = 3) -> None:
@@ -240,7 +275,7 @@ class Page:
         display(
             HTML(
                 '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
-                f'{"".join(boxes)}<p><small>{escape(stamp)}</small></p></div>'
+                f"{''.join(boxes)}<p><small>{escape(stamp)}</small></p></div>"
             )
         )
 
@@ -258,7 +293,13 @@ class Page:
             f"{_interval(board['retrained'].rm, 1)}."
         )
         shown = sorted(
-            [board["retrained"], *ran[:3], control, board["fine_tune"], board["original"]],
+            [
+                board["retrained"],
+                *ran[:3],
+                control,
+                board["fine_tune"],
+                board["original"],
+            ],
             key=lambda s: -s.rm.mean,
         )
         return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown])
@@ -267,8 +308,24 @@ class Page:
 # ------------------------------------------------------------------ text
 
 
-_COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
-_MEASURED = ("C1 canary recall", "C2 concept, unseen", "C3 loss AUC", "C4 retained, unseen")
+_COLUMNS = (
+    "row",
+    "Retrain-Match",
+    "F",
+    "P",
+    "U",
+    "z C1",
+    "z C2",
+    "z C3",
+    "cost",
+    "flags",
+)
+_MEASURED = (
+    "C1 canary recall",
+    "C2 concept, unseen",
+    "C3 loss AUC",
+    "C4 retained, unseen",
+)
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -300,9 +357,17 @@ def _line(standing: score.Standing) -> tuple[str, ...]:
     return (
         name,
         _interval(standing.rm, 1),
-        *(_number(axis.mean) if axis else "—" for axis in (standing.forgetting, standing.privacy, standing.utility)),
-        *(_number(standing.position[c].mean) if c in standing.position else "—" for c in ("C1", "C2", "C3")),
-        "—" if standing.time_ratio is None else f"{_number(standing.time_ratio)} x retraining",
+        *(
+            _number(axis.mean) if axis else "—"
+            for axis in (standing.forgetting, standing.privacy, standing.utility)
+        ),
+        *(
+            _number(standing.position[c].mean) if c in standing.position else "—"
+            for c in ("C1", "C2", "C3")
+        ),
+        "—"
+        if standing.time_ratio is None
+        else f"{_number(standing.time_ratio)} x retraining",
         ", ".join(standing.flags) or "—",
     )
 
@@ -311,13 +376,18 @@ def _measured(standing: score.Standing) -> tuple[str, ...]:
     return tuple(_interval(standing.metrics.get(c)) for c in ("C1", "C2", "C3", "C4"))
 
 
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = "") -> str:
+def _table(
+    columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = ""
+) -> str:
     """An HTML table; every text is escaped."""
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td><strong>{escape(c)}</strong></td>" if c == strong else f"<td>{escape(c)}</td>" for c in line
+            f"<td><strong>{escape(c)}</strong></td>"
+            if c == strong
+            else f"<td>{escape(c)}</td>"
+            for c in line
         )
         + "</tr>"
         for line in lines
@@ -368,9 +438,16 @@ def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any
         "F": _number(standing.forgetting and standing.forgetting.mean),
         "P": _number(standing.privacy and standing.privacy.mean),
         "U": _number(standing.utility and standing.utility.mean),
-        **{c: _number(standing.position[c].mean) if c in standing.position else "—" for c in ("C1", "C2", "C3")},
+        **{
+            c: _number(standing.position[c].mean) if c in standing.position else "—"
+            for c in ("C1", "C2", "C3")
+        },
         "D": _number(standing.divergence and standing.divergence.mean),
-        "rank": "unranked" if rank is None else str(rank[0]) if rank[0] == rank[1] else f"{rank[0]} to {rank[1]}",
+        "rank": "unranked"
+        if rank is None
+        else str(rank[0])
+        if rank[0] == rank[1]
+        else f"{rank[0]} to {rank[1]}",
         "tier": standing.tier or "—",
         "flags": ", ".join(standing.flags) or "no flags",
         "time_ratio": _number(standing.time_ratio),
@@ -385,7 +462,9 @@ def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any
 def _groups(bench: Bench) -> list[tuple[str, Any]]:
     """What charts.request_picture draws: examples of each part of the request."""
     asked, rote = bench.asked, bench.asked.rote.cpu()
-    forget, retain, holdout = (b["inputs"].cpu() for b in (asked.forget, asked.retain, asked.holdout))
+    forget, retain, holdout = (
+        b["inputs"].cpu() for b in (asked.forget, asked.retain, asked.holdout)
+    )
     parts = [
         ("forget: concept", forget[~rote]),
         ("forget: canaries", forget[rote]),

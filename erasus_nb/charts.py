@@ -108,6 +108,9 @@ class Chart:
         head += ' fill="currentColor"'  # what matplotlib fills with black, it does not say
         # Ids of groups are the same in every figure, and a page holds many figures.
         rest = re.sub(r'<g id="[^"]*"', "<g", rest)
+        # A hundredth of a point is below what a screen shows; six decimals double the page.
+        shorter = lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0])
+        rest = re.sub(r"<(?!image)[^>]+>", shorter, rest)
         rest = rest.replace("<text ", '<text fill="currentColor" ')
         rest = rest.replace("#000000", "currentColor")
         for mark in (*PALETTE.values(), CONTROL):
@@ -311,8 +314,9 @@ def _dot(axes, y: float, line: Standing, interval, seeds, limits, emphasise) -> 
     low, high = limits
     mark, alpha = mark_of(line), _pale(line, emphasise)
     inside = [value for value in seeds if low <= value <= high]
-    axes.plot(inside, [y] * len(inside), ".", ms=4.0, mew=0, color=mark.colour,
-              alpha=0.45 * alpha)  # fmt: skip
+    # Below the bar, which would cover them.
+    axes.plot(inside, [y + 0.24] * len(inside), ".", ms=4.0, mew=0, color=mark.colour,
+              alpha=0.5 * alpha)  # fmt: skip
     hollow = {"mfc": "none"} if line.kind == "control" else {"mfc": mark.colour}
     if low <= interval.mean <= high:
         ends = np.clip([interval.low, interval.high], low, high)
@@ -482,7 +486,8 @@ def positions(board: Board, names: Collection[str] | None = None,
     over = [line for line in strategies if any(p.high < -0.1 for p in line.position.values())]
     title = (
         f"On {_clean(board.workload)}, {len(near)} of {len(strategies)} strategies end within "
-        f"a quarter of the way from retrained on all three criteria; {len(over)} overshoot"
+        f"a quarter of the way from retrained on all three criteria; {len(over)} "
+        f"{_verb(over, 'overshoots', 'overshoot')}"
     )
     retrained = _reference(board, "retrained")
     called = {**CRITERIA, **board.facts.get("criteria", {})}

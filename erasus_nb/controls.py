@@ -21,7 +21,9 @@ def random_init(model, forget: Split, retain: Split, task, *, seed=0) -> Unlearn
 
 
 @strategy(category="Control", cite="", reads=("retain",), on=EVERYWHERE)
-def fine_tune(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
+def fine_tune(
+    model, forget: Split, retain: Split, task, *, share=0.25, seed=0
+) -> Unlearned:
     """Go on training on the retain set, for `share` of the base epochs at the base step size.
 
     The control every strategy must beat: it does nothing about the forget set.
@@ -73,7 +75,9 @@ def ascent_to_destruction(
     return Unlearned(student, {"forget": losses})
 
 
-@strategy(category="Control", cite="", reads=("retain", "initial weights"), on=EVERYWHERE)
+@strategy(
+    category="Control", cite="", reads=("retain", "initial weights"), on=EVERYWHERE
+)
 def partial_retrain(
     model, forget: Split, retain: Split, task, *, share=0.25, seed=0
 ) -> Unlearned:
@@ -89,4 +93,10 @@ def partial_retrain(
     return Unlearned(student, {"retain": losses})
 
 
-CONTROLS = (random_init, fine_tune, random_label, ascent_to_destruction, partial_retrain)
+CONTROLS = (
+    random_init,
+    fine_tune,
+    random_label,
+    ascent_to_destruction,
+    partial_retrain,
+)

@@ -43,7 +43,9 @@ class Sizes:
 
     def __post_init__(self):
         if self.concept < 1 or self.canaries < 1:
-            raise ValueError("a request must ask to forget a concept and canaries, at least one each")
+            raise ValueError(
+                "a request must ask to forget a concept and canaries, at least one each"
+            )
 
 
 #: profile -> workload -> sizes. `smoke` is for plumbing: its rows never enter a board.
@@ -72,7 +74,9 @@ def sizes_of(profile: str, workload: str) -> Sizes:
         ValueError: an unknown profile or workload; the message says which there are.
     """
     if profile not in PROFILES:
-        raise ValueError(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
+        raise ValueError(
+            f"there is no profile {profile!r}; there are {', '.join(PROFILES)}"
+        )
     if workload not in PROFILES[profile]:
         raise ValueError(
             f"profile {profile!r} has no workload {workload!r}; "

@@ -230,7 +230,16 @@ class Ruler:
 
     def reference(self, name: str, seed: int) -> float | None:
         """R_m(-s): the metric's mean over the other seeds' retrained models."""
-        return _mean(_value(self.retrained[s], name) for s in self.others(seed))
+        key = (name, seed)
+        if key not in self._references:
+            peers = (self.retrained[s] for s in self.others(seed))
+            self._references[key] = _mean(_value(row, name) for row in peers)
+        return self._references[key]
+
+    @cached_property
+    def _references(self) -> dict[tuple[str, int], float | None]:
+        """Filled by `reference`: every row of a seed asks for the same few means."""
+        return {}
 
     @cached_property
     def gap(self) -> dict[str, float]:
@@ -886,15 +895,15 @@ def _plain(text: object) -> str:
 
 
 def _number(x: float | None, digits: int) -> str:
-    return _DASH if x is None else f"{x:.{digits}f}"
+    return _DASH if x is None else f"{x:z.{digits}f}"
 
 
 def _range(x: Interval | None, digits: int) -> str:
     if x is None:
         return _DASH
     if x.n == 1:
-        return f"{x.mean:.{digits}f}"
-    return f"{x.mean:.{digits}f} ({x.low:.{digits}f} to {x.high:.{digits}f})"
+        return f"{x.mean:z.{digits}f}"
+    return f"{x.mean:z.{digits}f} ({x.low:z.{digits}f} to {x.high:z.{digits}f})"
 
 
 def _ranks(standing: Standing) -> str:

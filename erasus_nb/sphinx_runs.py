@@ -131,7 +131,8 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
     lifted = []
     for here, there in zip(_code(source), _code(run)):
         if "glance" in tags_of(here):
-            glance = {**here, "id": f"lifted-{len(lifted)}", "source": ""}
+            # With its source, which stays hidden: myst-nb skips cells without any.
+            glance = {**here, "id": f"lifted-{len(lifted)}"}
             glance["metadata"] = {"tags": ["remove-input"]}
             glance["outputs"] = there["outputs"]
             glance["execution_count"] = there["execution_count"]

@@ -32,7 +32,10 @@ def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
         tried.append(
             {
                 "settings": dict(settings),
-                "rm": [round(standing.rm_by_seed[s], 1) for s in sorted(standing.rm_by_seed)],
+                "rm": [
+                    round(standing.rm_by_seed[s], 1)
+                    for s in sorted(standing.rm_by_seed)
+                ],
                 "reason": next((r.reason for r in rows if r.reason), None),
             }
         )
@@ -83,5 +86,7 @@ def tune(
             found.setdefault(workload, {})[name] = entry
             records.write_text(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
         best = entry.get("settings", tried[0]["reason"])
-        means = [round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in tried]
+        means = [
+            round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in tried
+        ]
         say(f"{workload} {name}: {best} from {means}")

@@ -124,8 +124,14 @@ def test_the_retrained_model_is_at_no_distance_from_itself(cache):
     rows = smoke(cache).references().rows
     for row in rows:
         if row.kind == "retrained":
-            assert row.divergence_to_retrained[str(row.seed)] == pytest.approx(0, abs=1e-9)
-            assert all(v > 0.01 for k, v in row.divergence_to_retrained.items() if k != str(row.seed))
+            assert row.divergence_to_retrained[str(row.seed)] == pytest.approx(
+                0, abs=1e-9
+            )
+            assert all(
+                v > 0.01
+                for k, v in row.divergence_to_retrained.items()
+                if k != str(row.seed)
+            )
 
 
 @pytest.mark.parametrize(
@@ -175,17 +181,31 @@ def test_an_unmarked_function_and_an_unknown_setting_are_refused(cache):
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """A board of the laptop workload at four seeds with four impostors entered as strategies."""
-    bench = Bench("synthetic", "laptop", range(4), out=None, cache=tmp_path_factory.mktemp("c"))
+    bench = Bench(
+        "synthetic", "laptop", range(4), out=None, cache=tmp_path_factory.mktemp("c")
+    )
     document = bench.references()
     rows = []
-    impostors = {"no_op": does_nothing, "blank": controls.random_init, "wreck": controls.ascent_to_destruction}
+    impostors = {
+        "no_op": does_nothing,
+        "blank": controls.random_init,
+        "wreck": controls.ascent_to_destruction,
+    }
     for name, function in impostors.items():
         for row in bench.run(function, settings={}, keep=False):
-            rows.append(row.model_copy(update={"strategy": name, "kind": "strategy", "category": "Test"}))
+            rows.append(
+                row.model_copy(
+                    update={"strategy": name, "kind": "strategy", "category": "Test"}
+                )
+            )
     # The copy of a retrained model: seed s hands in what retraining gave at seed s.
     for row in document.rows:
         if row.kind == "retrained":
-            rows.append(row.model_copy(update={"strategy": "copy", "kind": "strategy", "category": "Test"}))
+            rows.append(
+                row.model_copy(
+                    update={"strategy": "copy", "kind": "strategy", "category": "Test"}
+                )
+            )
     mine = document.model_copy(update={"category": "test", "rows": rows})
     return document, score.board([document, mine])
 
@@ -209,7 +229,9 @@ def test_a_random_network_is_recognised(planted):
 def test_a_destroyed_model_is_recognised(planted):
     standing = planted[1]["wreck"]
     assert "collapsed" in standing.flags and standing.rm.mean < 40
-    assert standing.metrics["forget_accuracy"].mean < 0.1, "the lowest-forget-accuracy rule loves it"
+    assert standing.metrics["forget_accuracy"].mean < 0.1, (
+        "the lowest-forget-accuracy rule loves it"
+    )
 
 
 def test_a_copy_of_the_retrained_model_scores_as_retraining_does(planted):
@@ -230,7 +252,9 @@ def test_finished_rows_are_kept_and_changed_settings_rerun_alone(cache, tmp_path
 
     again = smoke(cache, out=tmp_path)
     again.run(honest_small_step)
-    assert [r.cost.seconds for r in records.read(path).rows] == [r.cost.seconds for r in first]
+    assert [r.cost.seconds for r in records.read(path).rows] == [
+        r.cost.seconds for r in first
+    ]
 
     smoke(cache, out=tmp_path).run(honest_small_step, settings={"lr": 0.1})
     assert [r.key for r in records.read(path).rows] != [r.key for r in first]
@@ -291,7 +315,9 @@ bench.run(honest_small_step)
 def test_a_killed_run_loses_no_finished_row(tmp_path):
     arguments = [tmp_path / "cache", tmp_path / "out", Path(__file__).parent]
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "ready\n"
     path = tmp_path / "out" / "smoke" / "synthetic" / "test.json"
@@ -304,7 +330,9 @@ def test_a_killed_run_loses_no_finished_row(tmp_path):
     survived = {r.seed: r.cost.seconds for r in records.read(path).rows}
     assert len(survived) >= 3
 
-    bench = Bench("synthetic", "smoke", range(40), cache=tmp_path / "cache", out=tmp_path / "out")
+    bench = Bench(
+        "synthetic", "smoke", range(40), cache=tmp_path / "cache", out=tmp_path / "out"
+    )
     bench.run(honest_small_step)
     after = {r.seed: r.cost.seconds for r in records.read(path).rows}
     assert len(after) == 40
@@ -323,17 +351,25 @@ bench.run(getattr(test_benchmark, sys.argv[4]))
 
 
 def test_two_runs_side_by_side_keep_each_others_rows(tmp_path):
-    arguments = [str(tmp_path / "cache"), str(tmp_path / "out"), str(Path(__file__).parent)]
+    arguments = [
+        str(tmp_path / "cache"),
+        str(tmp_path / "out"),
+        str(Path(__file__).parent),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pair = [
-        subprocess.Popen([sys.executable, "-c", SIDE_BY_SIDE, *arguments, name], env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", SIDE_BY_SIDE, *arguments, name], env=environment
+        )
         for name in ("honest_small_step", "does_nothing")
     ]
     assert [process.wait(120) for process in pair] == [0, 0]
     folder = tmp_path / "out" / "smoke" / "synthetic"
     rows = records.read(folder / "test.json").rows
     assert sorted({(r.strategy, r.seed) for r in rows}) == sorted(
-        (name, seed) for name in ("honest_small_step", "does_nothing") for seed in range(6)
+        (name, seed)
+        for name in ("honest_small_step", "does_nothing")
+        for seed in range(6)
     )
     references = records.read(folder / "reference.json").rows
     assert len(references) == 6 * (2 + len(controls.CONTROLS))
@@ -351,9 +387,18 @@ def test_an_empty_forget_set_is_refused_before_any_work():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(workload="mnist"), "there is no workload 'mnist'; there are synthetic, digits"),
-        (dict(workload="synthetic", profile="huge"), "there is no profile 'huge'; there are smoke"),
-        (dict(workload="synthetic", request="all"), "one of standard, most, random, least"),
+        (
+            dict(workload="mnist"),
+            "there is no workload 'mnist'; there are synthetic, digits",
+        ),
+        (
+            dict(workload="synthetic", profile="huge"),
+            "there is no profile 'huge'; there are smoke",
+        ),
+        (
+            dict(workload="synthetic", request="all"),
+            "one of standard, most, random, least",
+        ),
         (dict(workload="synthetic", seeds=()), "at least one training seed"),
         (dict(workload="synthetic", folds=(5,)), "folds are 1 to 4"),
     ],
@@ -370,7 +415,9 @@ def test_one_seed_gives_a_board_without_intervals(cache):
         update={"category": "test", "rows": bench.run(honest_small_step, keep=False)}
     )
     standing = score.board([document, mine])["honest_small_step"]
-    assert standing.rm.n == 1 and standing.rm.low == standing.rm.mean == standing.rm.high
+    assert (
+        standing.rm.n == 1 and standing.rm.low == standing.rm.mean == standing.rm.high
+    )
 
 
 def test_a_results_folder_that_cannot_be_written_stops_before_any_work(cache, tmp_path):
@@ -422,7 +469,9 @@ def test_a_cache_file_under_another_key_is_not_believed(tmp_path):
 def test_a_second_bench_trains_nothing(cache, monkeypatch):
     smoke(cache).references()
     monkeypatch.setattr(
-        workloads.classifier.ClassifierWorkload, "train", lambda *a, **k: pytest.fail("trained again")
+        workloads.classifier.ClassifierWorkload,
+        "train",
+        lambda *a, **k: pytest.fail("trained again"),
     )
     smoke(cache).originals()
     smoke(cache).retrained()

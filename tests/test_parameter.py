@@ -87,6 +87,7 @@ def test_layer_freezing_that_resets_keeps_the_contract():
         ("mask_based", {"init_keep": 0.4}),
         ("neuron_pruning", {"importance": "sign"}),
         ("layer_freezing", {"mode": "cfk"}),
+        ("layer_freezing", {"reset_to": "zero", "mode": "eu"}),
         ("layer_freezing", {"k": 0}),
         ("layer_freezing", {"k": 4}),
     ],
@@ -384,7 +385,7 @@ def test_only_layers_in_scope_have_switches(here, start):
 
 
 def test_nothing_is_removed_where_nothing_has_to_be_forgotten(here, start):
-    assert same_weights(weights_of(here, page.mask_based, lam=(0, 1, 1), **MASKS), start)
+    assert same_weights(weights_of(here, page.mask_based, lam=(0, 1, 1)), start)
 
 
 def test_the_last_reported_loss_is_that_of_the_model_returned(here, by_weight):
@@ -590,24 +591,42 @@ def test_reset_layers_do_not_depend_on_what_they_were(here, k):
     )
 
 
-@pytest.mark.parametrize("workload", ["synthetic", "digits"])
-def test_resetting_every_layer_is_retraining_to_the_last_bit(workload):
+@pytest.mark.parametrize("workload, epochs", [("synthetic", None), ("digits", 3)])
+def test_resetting_every_layer_is_retraining_to_the_last_bit(workload, epochs):
     where, seed = setting(workload), 0
     task = where.task()
+    recipe = replace(task.recipe, epochs=epochs or task.recipe.epochs)
     retrained = task.new_model(seed)
-    fit(retrained, task, where.retain(), task.recipe, seed)
-    layers = len(task.blocks(where.original))
-    new = weights_of(where, page.layer_freezing, mode="eu", k=layers)
+    fit(retrained, task, where.retain(), recipe, seed)
+    layers, settings = len(task.blocks(where.original)), {"mode": "eu", "epochs": epochs}
+    new = weights_of(where, page.layer_freezing, k=layers, **settings)
     assert same_weights(new, retrained.state_dict())
-    assert not same_weights(new, weights_of(where, page.layer_freezing, mode="eu", k=layers - 1))
+    fewer = weights_of(where, page.layer_freezing, k=layers - 1, **settings)
+    assert not same_weights(fewer, retrained.state_dict())
 
 
-def test_resetting_alone_leaves_chance(here):
+def accuracy(here, model):
+    right = model(here.retain_batch["inputs"]).argmax(-1) == here.retain_batch["labels"]
+    return right.double().mean().item()
+
+
+def test_fresh_layers_alone_answer_at_chance(here):
+    new = [
+        here.run(page.layer_freezing, mode="eu", reset_to="fresh", epochs=0, seed=seed).model
+        for seed in range(10)
+    ]
+    assert sum(accuracy(here, model) for model in new) / 10 < 0.2
+    assert not same_weights(new[0].state_dict(), new[1].state_dict())
+
+
+def test_the_first_weights_of_the_head_still_suit_the_layers_in_front(here):
     result = here.run(page.layer_freezing, mode="eu", epochs=0)
-    state, first = result.model.state_dict(), here.task().initial_weights()
-    assert torch.equal(state["head.weight"], first["head.weight"])
-    right = result.model(here.retain_batch["inputs"]).argmax(-1) == here.retain_batch["labels"]
-    assert right.double().mean() < 0.3
+    first = here.task().initial_weights()
+    assert torch.equal(result.model.head.weight, first["head.weight"])
+    assert accuracy(here, result.model) > 0.5
+    everything = here.run(page.layer_freezing, mode="eu", k=3, epochs=0)
+    assert same_weights(everything.model.state_dict(), dict(first))
+    assert accuracy(here, everything.model) < 0.3
 
 
 class Normed(Task):

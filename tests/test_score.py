@@ -297,6 +297,26 @@ def test_only_a_clear_win_over_the_best_cheap_control_counts():
     assert board["better"].flags == ()
 
 
+def test_a_win_within_the_noise_is_no_win():
+    board = board_of(rows("lucky", between(0.75), noise=0.1))
+    assert board["lucky"].rm.mean > board["fine_tune"].rm.mean
+    assert board["lucky"].flags == ("not better than control",)
+
+
+def test_a_shift_within_the_noise_is_not_called_over_unlearned():
+    board = board_of(rows("shaky", RETRAINED | {"C3": 0.40}, noise=0.1))
+    assert board["shaky"].position["C3"].mean < -0.1
+    assert board["shaky"].position["C3"].high > -0.1
+    assert "over-unlearned" not in board["shaky"].flags
+
+
+def test_a_model_that_only_answers_differently_is_no_no_op():
+    # Every summary is still within noise of the original's, but the score is not.
+    board = board_of(rows("reworded", between(0.96) | {"D": RETRAINED["D"]}))
+    assert all(abs(z.mean - 1) < 0.05 for z in board["reworded"].position.values())
+    assert "no-op" not in board["reworded"].flags
+
+
 def test_the_cost_matched_control_is_not_the_one_to_beat():
     group = rows("partial_retrain", between(0.05), "control")
     board = board_of(group, rows("better", between(0.3)))
@@ -625,6 +645,13 @@ def test_without_the_answers_a_model_that_matches_only_the_summaries_moves_up():
     found = {(s.rule, s.output_match): s for s in score.sensitivity(board)}
     assert next(iter(found["harmonic", True].rm)) == "answers"
     assert next(iter(found["harmonic", False].rm)) == "summaries"
+
+
+def test_without_the_answers_privacy_is_the_match_of_c3_alone():
+    board = board_of(rows("exposed", RETRAINED | {"C3": 0.7}, noise=0.0))
+    found = {(s.rule, s.output_match): s for s in score.sensitivity(board)}
+    assert found["min", False].rm["exposed"] == pytest.approx(50, abs=1)
+    assert found["min", True].rm["exposed"] == pytest.approx(75, abs=1)
 
 
 def test_a_single_strategy_has_no_order_to_compare():

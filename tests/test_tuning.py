@@ -35,28 +35,42 @@ def test_a_trial_that_failed_at_a_seed_cannot_win():
 
 
 def test_no_reported_seed_is_a_tuning_seed():
-    most = max(sizes.seeds for profile in PROFILES.values() for sizes in profile.values())
+    most = max(
+        sizes.seeds for profile in PROFILES.values() for sizes in profile.values()
+    )
     assert most <= min(benchmark.TUNING_SEEDS)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_tuned_file_is_what_the_marks_declare(category):
-    found = json.loads((ROOT / "notebooks" / "tuned" / f"{category}.json").read_text("utf-8"))
+    found = json.loads(
+        (ROOT / "notebooks" / "tuned" / f"{category}.json").read_text("utf-8")
+    )
     strategies = cells.strategies(category)
     for workload, entries in found.items():
         for name, entry in entries.items():
             function = strategies[name]
             assert workload in function.facts.on
             tried = [trial["settings"] for trial in entry["trials"]]
-            assert tried == [{}, *map(dict, function.facts.budget)], f"tune {name} again"
+            assert tried == [{}, *map(dict, function.facts.budget)], (
+                f"tune {name} again"
+            )
             assert len(tried) <= BUDGET + 1
-            whole = [t for t in entry["trials"] if len(t["rm"]) == len(benchmark.TUNING_SEEDS)]
-            assert entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]
+            whole = [
+                t
+                for t in entry["trials"]
+                if len(t["rm"]) == len(benchmark.TUNING_SEEDS)
+            ]
+            assert (
+                entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]
+            )
             assert set(entry["settings"]) <= set(settings_of(function))
 
 
 def test_a_row_says_who_chose_its_settings():
-    found = json.loads((ROOT / "notebooks" / "tuned" / "gradient.json").read_text("utf-8"))
+    found = json.loads(
+        (ROOT / "notebooks" / "tuned" / "gradient.json").read_text("utf-8")
+    )
     function = cells.strategies("gradient")["scrub"]
     settings, by = benchmark.tuned_settings(function, "synthetic")
     assert settings == found["synthetic"]["scrub"]["settings"] and "tuning seeds" in by

@@ -19,5 +19,9 @@ def load(name: str, profile: str = "laptop", device: str = "cpu"):
     from ..profiles import sizes_of
 
     if name not in WORKLOADS:
-        raise ValueError(f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}")
-    return import_module(f".{name}", __name__).make(sizes_of(profile, name), torch.device(device))
+        raise ValueError(
+            f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}"
+        )
+    return import_module(f".{name}", __name__).make(
+        sizes_of(profile, name), torch.device(device)
+    )

@@ -171,7 +171,9 @@ class Task:
 
     def modalities(self, model) -> dict[str, list[str]]:
         """Modality -> module names."""
-        raise NotApplicable("this workload has one modality; there is nothing to decouple")
+        raise NotApplicable(
+            "this workload has one modality; there is nothing to decouple"
+        )
 
     # ---- what only some strategies declare
 

@@ -22,7 +22,7 @@ from .. import metrics
 from ..profiles import Recipe, Sizes
 from ..strategy import Batch
 from ..training import fit_stack, generator
-from .base import Meter, Request, Task, UnitGroup
+from .base import Request, Task, UnitGroup
 
 if TYPE_CHECKING:
     from ..provenance import UpdateLog
@@ -54,11 +54,15 @@ class ClassifierTask(Task):
         return model(batch["inputs"])
 
     def loss(self, model, batch: Batch) -> Tensor:
-        return F.cross_entropy(self.outputs(model, batch), batch["labels"], reduction="none")
+        return F.cross_entropy(
+            self.outputs(model, batch), batch["labels"], reduction="none"
+        )
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         student, teacher = (student / T).log_softmax(-1), (teacher / T).log_softmax(-1)
-        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * T**2
+        return (
+            F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * T**2
+        )
 
     def uninformed(self, outputs: Tensor) -> Tensor:
         return torch.zeros_like(outputs)
@@ -68,17 +72,25 @@ class ClassifierTask(Task):
 
     def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
         labels = batch["labels"]
-        shift = torch.randint(1, self._workload.classes, labels.shape, generator=generator)
-        return batch.replace(labels=(labels + shift.to(labels.device)) % self._workload.classes)
+        shift = torch.randint(
+            1, self._workload.classes, labels.shape, generator=generator
+        )
+        return batch.replace(
+            labels=(labels + shift.to(labels.device)) % self._workload.classes
+        )
 
     def label_distribution(self, model, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             probabilities = self.outputs(model, batch).softmax(-1)
-        return torch.arange(self._workload.classes, device=probabilities.device), probabilities
+        return torch.arange(
+            self._workload.classes, device=probabilities.device
+        ), probabilities
 
     def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
         _, probabilities = self.label_distribution(model, batch)
-        drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(1)
+        drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(
+            1
+        )
         return batch.replace(labels=drawn.to(probabilities.device))
 
     def unit_groups(self, model) -> list[UnitGroup]:
@@ -95,7 +107,9 @@ class ClassifierTask(Task):
 
     @staticmethod
     def _layers(model) -> list[str]:
-        return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        return [
+            n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
+        ]
 
 
 @dataclass
@@ -128,16 +142,25 @@ class ClassifierWorkload:
     module: type[nn.Module]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     #: Keeps costly tensors by name; the benchmark puts its cache here.
-    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(
-        default=lambda name, make: make()
+    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = (
+        field(default=lambda name, make: make())
     )
 
     def __post_init__(self):
         move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
-        self.inputs, self.labels = self.inputs.to(self.device), self.labels.to(self.device)
+        self.inputs, self.labels = (
+            self.inputs.to(self.device),
+            self.labels.to(self.device),
+        )
         self.test = move(self.test)
         self.folds = tuple(
-            Fold(f.concept_class, f.concept, f.canaries, move(f.holdout), move(f.validation))
+            Fold(
+                f.concept_class,
+                f.concept,
+                f.canaries,
+                move(f.holdout),
+                move(f.validation),
+            )
             for f in self.folds
         )
 
@@ -146,7 +169,9 @@ class ClassifierWorkload:
     def batch(self, ids: Tensor) -> Batch:
         """Training examples by id."""
         ids = ids.to(self.device)
-        return Batch({"inputs": self.inputs[ids], "labels": self.labels[ids], "ids": ids})
+        return Batch(
+            {"inputs": self.inputs[ids], "labels": self.labels[ids], "ids": ids}
+        )
 
     @property
     def train_ids(self) -> Tensor:
@@ -156,7 +181,9 @@ class ClassifierWorkload:
     @property
     def core_ids(self) -> Tensor:
         """Ids that no fold ever asks to forget: what a public feature extractor may see."""
-        return self._without(torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds]))
+        return self._without(
+            torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds])
+        )
 
     @cached_property
     def unseen(self) -> Batch:
@@ -186,19 +213,26 @@ class ClassifierWorkload:
             ValueError: an unknown kind or fold, or an empty request.
         """
         if kind not in REQUESTS:
-            raise ValueError(f"request must be one of {', '.join(REQUESTS)}, got {kind!r}")
+            raise ValueError(
+                f"request must be one of {', '.join(REQUESTS)}, got {kind!r}"
+            )
         if kind != "standard":
             return self._selected(kind)
         folds = tuple(dict.fromkeys(folds))
         strange = [k for k in folds if not 1 <= k <= len(self.folds)]
         if strange or not folds:
-            raise ValueError(f"folds are 1 to {len(self.folds)} and at least one, got {folds}")
+            raise ValueError(
+                f"folds are 1 to {len(self.folds)} and at least one, got {folds}"
+            )
         asked = [self.folds[k - 1] for k in folds]
         ids = torch.cat([torch.cat([f.concept, f.canaries]) for f in asked])
         gone = torch.tensor([f.concept_class for f in asked], device=self.device)
         in_concept = torch.isin(self.unseen["labels"], gone)
         rote = torch.cat(
-            [torch.arange(len(f.concept) + len(f.canaries)) >= len(f.concept) for f in asked]
+            [
+                torch.arange(len(f.concept) + len(f.canaries)) >= len(f.concept)
+                for f in asked
+            ]
         )
         return Request(
             kind,
@@ -218,9 +252,13 @@ class ClassifierWorkload:
     def _selected(self, kind: str) -> Request:
         size = len(self.folds[0].concept) + len(self.folds[0].canaries)
         if kind == "random":
-            order = torch.randperm(len(self.labels), generator=generator(self.name, "request"))
+            order = torch.randperm(
+                len(self.labels), generator=generator(self.name, "request")
+            )
         else:
-            order = torch.argsort(self.memorisation, descending=kind == "most", stable=True)
+            order = torch.argsort(
+                self.memorisation, descending=kind == "most", stable=True
+            )
         ids = order[:size].sort().values
         return Request(
             kind,
@@ -289,11 +327,16 @@ class ClassifierWorkload:
         Source: Feldman and Zhang (NeurIPS 2020), with shadow models shared by all examples.
         """
         member = _memberships(
-            len(self.labels), self.sizes.shadows, generator(self.name, "memorisation"), 0.7
+            len(self.labels),
+            self.sizes.shadows,
+            generator(self.name, "memorisation"),
+            0.7,
         )
 
         def make():
-            logits = self._shadow_logits(member, self.batch(self.train_ids), "memorisation")
+            logits = self._shadow_logits(
+                member, self.batch(self.train_ids), "memorisation"
+            )
             right = (logits.argmax(-1) == self.labels).cpu()
             return {"score": metrics.memorisation_scores(right, member)}
 
@@ -368,13 +411,17 @@ class ClassifierWorkload:
             every = model(torch.cat([part["inputs"] for part in parts.values()]))
         model.train(training)
         if every.shape[1:] != (self.classes,):
-            raise ValueError(f"it answers with shape {tuple(every.shape[1:])}, not ({self.classes},)")
+            raise ValueError(
+                f"it answers with shape {tuple(every.shape[1:])}, not ({self.classes},)"
+            )
         logits = dict(zip(parts, every.split([len(part) for part in parts.values()])))
         losses = {
             k: F.cross_entropy(logits[k], part["labels"], reduction="none")
             for k, part in parts.items()
         }
-        right = {k: (logits[k].argmax(-1) == part["labels"]) for k, part in parts.items()}
+        right = {
+            k: (logits[k].argmax(-1) == part["labels"]) for k, part in parts.items()
+        }
         share = lambda mask: float(mask.double().mean())
         n = {k: len(part) for k, part in parts.items()}
         rote = request.rote
@@ -386,21 +433,98 @@ class ClassifierWorkload:
         )
         both = n["forget"] + n["holdout"]
         concept = (
-            ("concept accuracy, unseen", share(right["concept"]), "fraction", "closer to retrained", n["concept"], None)
+            (
+                "concept accuracy, unseen",
+                share(right["concept"]),
+                "fraction",
+                "closer to retrained",
+                n["concept"],
+                None,
+            )
             if n["concept"]
-            else ("concept accuracy, unseen", None, "fraction", "closer to retrained", 0, "a request selected by memorisation names no concept")
+            else (
+                "concept accuracy, unseen",
+                None,
+                "fraction",
+                "closer to retrained",
+                0,
+                "a request selected by memorisation names no concept",
+            )
         )
         measured = {
-            "C1": ("canary recall", share(right["forget"][rote]), "fraction", "closer to retrained", int(rote.sum()), None),
+            "C1": (
+                "canary recall",
+                share(right["forget"][rote]),
+                "fraction",
+                "closer to retrained",
+                int(rote.sum()),
+                None,
+            ),
             "C2": concept,
-            "C3": ("loss AUC, forget against holdout", metrics.auc(-losses["forget"].cpu(), -losses["holdout"].cpu()), "AUC", "closer to retrained", both, None),
-            "C4": ("accuracy on retained classes, unseen", share(right["utility"]), "fraction", "higher", n["utility"], None),
-            "lira_auc": ("LiRA-lite AUC, forget against holdout", metrics.auc(ratio[: n["forget"]], ratio[n["forget"] :]), "AUC", "closer to retrained", both, None),
-            "forget_accuracy": ("accuracy on the forget set", share(right["forget"]), "fraction", "closer to retrained", n["forget"], None),
-            "retain_accuracy": ("accuracy on the retain set", share(right["retain"]), "fraction", "higher", n["retain"], None),
-            "forget_loss": ("loss on the forget set", float(losses["forget"].mean()), "nats", "closer to retrained", n["forget"], None),
-            "retain_loss": ("loss on the retain set", float(losses["retain"].mean()), "nats", "lower", n["retain"], None),
-            "holdout_loss": ("loss on the holdout", float(losses["holdout"].mean()), "nats", "closer to retrained", n["holdout"], None),
+            "C3": (
+                "loss AUC, forget against holdout",
+                metrics.auc(-losses["forget"].cpu(), -losses["holdout"].cpu()),
+                "AUC",
+                "closer to retrained",
+                both,
+                None,
+            ),
+            "C4": (
+                "accuracy on retained classes, unseen",
+                share(right["utility"]),
+                "fraction",
+                "higher",
+                n["utility"],
+                None,
+            ),
+            "lira_auc": (
+                "LiRA-lite AUC, forget against holdout",
+                metrics.auc(ratio[: n["forget"]], ratio[n["forget"] :]),
+                "AUC",
+                "closer to retrained",
+                both,
+                None,
+            ),
+            "forget_accuracy": (
+                "accuracy on the forget set",
+                share(right["forget"]),
+                "fraction",
+                "closer to retrained",
+                n["forget"],
+                None,
+            ),
+            "retain_accuracy": (
+                "accuracy on the retain set",
+                share(right["retain"]),
+                "fraction",
+                "higher",
+                n["retain"],
+                None,
+            ),
+            "forget_loss": (
+                "loss on the forget set",
+                float(losses["forget"].mean()),
+                "nats",
+                "closer to retrained",
+                n["forget"],
+                None,
+            ),
+            "retain_loss": (
+                "loss on the retain set",
+                float(losses["retain"].mean()),
+                "nats",
+                "lower",
+                n["retain"],
+                None,
+            ),
+            "holdout_loss": (
+                "loss on the holdout",
+                float(losses["holdout"].mean()),
+                "nats",
+                "closer to retrained",
+                n["holdout"],
+                None,
+            ),
         }
         return measured, logits["forget"].softmax(-1)
 
@@ -409,12 +533,13 @@ def _memberships(n: int, count: int, draw: torch.Generator, share: float) -> Ten
     """Membership masks (count, n): each row has round(share n) members, and no example is
     always in or always out (rows come in shuffled complementary blocks)."""
     size = round(share * n)
+    step = min(size, n - size)  # so that both members and non-members come round to all
     rows = []
     while len(rows) < count:
         order = torch.randperm(n, generator=draw)
-        for turn in range(max(2, -(-n // size))):
+        for turn in range(-(-n // step)):
             mask = torch.zeros(n, dtype=torch.bool)
-            mask[torch.roll(order, turn * size)[:size]] = True
+            mask[torch.roll(order, turn * step)[:size]] = True
             rows.append(mask)
     return torch.stack(rows[:count])
 
@@ -423,4 +548,6 @@ def wrong_labels(true: Tensor, allowed: Sequence[int], draw: torch.Generator) ->
     """For each true label, another label from `allowed`, uniformly; shape of `true`."""
     table = [[c for c in allowed if c != int(label)] for label in true]
     picks = torch.rand(len(true), generator=draw)
-    return torch.tensor([row[int(p * len(row))] for row, p in zip(table, picks.tolist())])
+    return torch.tensor(
+        [row[int(p * len(row))] for row, p in zip(table, picks.tolist())]
+    )

@@ -1,0 +1,125 @@
+"""What a page shows: numbers from rows, sentences that are checked, text that is escaped."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from erasus_nb import book, score
+from erasus_nb.strategy import NotApplicable, Unlearned, strategy
+
+ON = dict(category="Test", cite="", on=("synthetic",))
+
+
+@strategy(**ON, reads=(), departures=("It is only a test.",))
+def ensemble(model, forget, retain, task, *, seed=0):
+    """Does nothing, under the name of a strategy that the page knows."""
+    return Unlearned(copy.deepcopy(model), info={"share": 0.25, "mode": "copy"})
+
+
+@strategy(**ON, reads=())
+def cannot(model, forget, retain, task, *, seed=0):
+    raise NotApplicable("no <b>second</b> modality")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    said = []
+    monkeypatch.setattr(book, "display", lambda thing: said.append(thing))
+    return said
+
+
+@pytest.fixture
+def page(shown, tmp_path, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("ERASUS_CACHE", str(tmp_path_factory.getbasetemp() / "book-cache"))
+    page = book.start("ensemble", {"profile": "smoke", "out": str(tmp_path)})
+    shown.clear()
+    return page
+
+
+def text(shown) -> str:
+    return "\n".join(str(thing.data) for thing in shown)
+
+
+def test_a_run_shows_its_row_between_the_references(page, shown):
+    page.run(ensemble)
+    table = text(shown)
+    order = [table.index(name) for name in ("original", "<strong>ensemble</strong>", "retrained")]
+    assert order == sorted(order)
+
+
+def test_a_sentence_takes_its_numbers_from_the_rows(page, shown):
+    page.run(ensemble)
+    shown.clear()
+    page.say(ensemble, "{name}: {m:C1} of {o:C1}, {r:C4}; {info:share}; {info:mode}; {flags}")
+    standing = page.board("synthetic")["ensemble"]
+    recall, kept = standing.metrics["C1"].mean, page.board("synthetic")["retrained"].metrics["C4"]
+    assert text(shown) == (
+        f"- `synthetic`: ensemble: {recall:.2f} of {recall:.2f}, {kept.mean:.2f}; 0.25; copy; "
+        + ", ".join(standing.flags)
+    )
+    assert "no-op" in standing.flags
+
+
+def test_a_strategy_that_does_not_apply_says_why_and_is_escaped(page, shown):
+    page.run(cannot, keep=False)
+    assert "no &lt;b&gt;second&lt;/b&gt; modality" in text(shown)
+    shown.clear()
+    page.say(cannot, "{rm}")
+    assert "not applicable" in text(shown)
+
+
+def test_a_strategy_that_was_not_asked_for_is_not_run(shown, tmp_path):
+    page = book.start(
+        "llm", {"profile": "smoke", "out": str(tmp_path), "strategies": ["ssd"], "seeds": 1}
+    )
+    known = lambda *a, **k: pytest.fail("it was run")
+    known.__name__ = page.known[0]
+    page.given["strategies"] = ["another"]
+    page.run(known)
+    assert "not among the strategies asked for" in text(shown)
+
+
+def test_the_glance_box_names_the_best_and_the_run(page, shown):
+    page.run(ensemble)
+    shown.clear()
+    page.glance()
+    assert "Result at a glance" in text(shown) and "Profile smoke" in text(shown)
+    assert "partial_retrain" in text(shown)
+
+
+def test_departures_come_from_the_marks(page, shown):
+    page.run(ensemble)
+    shown.clear()
+    page.departures()
+    assert text(shown) == "**ensemble**\n\n1. It is only a test."
+
+
+def test_a_claim_is_checked_where_rows_can_carry_it(page, monkeypatch):
+    page.run(ensemble)
+    asked = []
+    false = lambda board: asked.append(board.workload) or False
+    page.claim("smoke rows carry no claim", false)
+    assert not asked
+    page.given["profile"] = "laptop"
+    page.claim("two seeds carry no claim", false)
+    assert not asked
+    monkeypatch.setattr(book, "CLAIM_SEEDS", 2)
+    page.claim("about another workload", false, workload="digits")
+    assert not asked
+    with pytest.raises(AssertionError, match="not true on synthetic: the sentence"):
+        page.claim("the sentence", false)
+    page.claim("true", lambda board: board["ensemble"].rm.mean < 101)
+
+
+def test_your_own_strategy_writes_no_row(page, tmp_path):
+    page.run(cannot, keep=False)
+    assert not (tmp_path / "smoke" / "synthetic" / "ensemble.json").exists()
+
+
+def test_cells_of_tables_are_escaped_and_absence_is_a_dash():
+    assert "<script>" not in book._table(("a",), [("<script>",)])
+    assert book._interval(None) == "—"
+    assert book._interval(score.Interval(1.25, 1.25, 1.25, 1), 1) == "1.2 (1 seed)"
+    assert book._number(-0.001) == "0.00"

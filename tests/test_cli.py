@@ -1,0 +1,364 @@
+"""The command line: what it refuses before any work, what it runs, prints and publishes."""
+
+import json
+import subprocess
+
+import fabricate
+import pytest
+from test_site import code, md, notebook
+
+from erasus_nb import __main__ as cli
+from erasus_nb import cells, records
+
+PARAMETERS = """
+workloads: list = []  # where to run
+strategies: list = []  # which
+profile: str = "laptop"  # size
+seeds: int = None  # how many
+rate: float = 0.1  # a number
+loud: bool = False  # a switch
+out: str = ""  # folder
+""".strip()
+SETUP = "from erasus_nb.strategy import strategy"
+STRATEGY = """
+@strategy(category="Gradient", cite="x", reads=("forget",), on=("digits", "synthetic"))
+def ant(model, forget, retain, task, *, seed=0):
+    return model
+""".strip()
+#: Writes what it was given, and the documents that a finished run leaves.
+WORK = """
+import json
+from pathlib import Path
+given = [workloads, strategies, profile, seeds, rate, loud, out]
+with open("given.jsonl", "a") as file:
+    file.write(json.dumps(["%s", *given]) + "\\n")
+for workload in workloads:
+    for category in ("reference", "%s"):
+        path = Path(out or "results") / profile / workload / f"{category}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+"""
+
+
+def page(name, *more):
+    return notebook(
+        md(f"# {name}\n\nQuestion?"),
+        code(PARAMETERS, "parameters"),
+        code(SETUP, "setup"),
+        code(STRATEGY, "strategy"),
+        code(WORK % (name, name)),
+        *more,
+    )
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with two pages and a leaderboard in a folder of its own."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(cells, "ROOT", tmp_path)
+    monkeypatch.setattr(cells, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(cells, "EXPORTS", tmp_path / "_build" / "cells")
+    monkeypatch.delenv("ERASUS_ROWS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("gradient", "data", "leaderboard"):
+        write(tmp_path, name, page(name))
+    return tmp_path
+
+
+def write(project, name, nb):
+    (project / "notebooks" / f"{name}.ipynb").write_text(json.dumps(nb))
+
+
+def given(project):
+    path = project / "given.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+# ------------------------------------------------------------------ refused before any work
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["gradeint"], "there is no category 'gradeint'; there are data, gradient"),
+        (["leaderboard"], "there is no category 'leaderboard'"),
+        (["-p", "sed", "1"], "there is no parameter 'sed'; there are workloads, strategies"),
+        (["-p", "seeds", "many"], "seeds must be a whole number; got 'many'"),
+        (["-p", "seeds", "0"], "seeds must be at least 1"),
+        (["-p", "rate", "fast"], "rate must be a number"),
+        (["-p", "loud", "yes"], "loud must be True or False"),
+        (["-p", "profile", "big"], "there is no profile 'big'; there are smoke, laptop, full"),
+        (["-p", "workloads", "digits,moons"], "there is no workload 'moons'"),
+        (["-p", "strategies", "bee"], "there is no strategy 'bee'; there are ant"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence_before_any_work(project, capsys, arguments, said):
+    assert cli.main(["run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not (project / "_runs").exists() and not given(project)
+
+
+def test_a_page_that_does_not_load_is_named(project, capsys):
+    write(project, "data", page("data", code("def f(:\n    pass", "strategy")))
+    assert cli.main(["run", "data"]) == 2
+    assert "data: its tagged cells do not load: SyntaxError" in capsys.readouterr().err
+
+
+def test_an_unknown_profile_or_command_is_argparse_business(project, capsys):
+    for arguments in (["run", "--profile", "big"], ["frobnicate"], []):
+        with pytest.raises(SystemExit) as left:
+            cli.main(arguments)
+        assert left.value.code == 2
+    assert "smoke" in capsys.readouterr().err
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert left.value.code == 0
+    for command in ("run", "book", "board", "publish", "export"):
+        assert f"\n    {command} " in shown
+
+
+# ------------------------------------------------------------------ running
+
+
+def test_a_run_keeps_types_fills_workloads_and_is_not_repeated(project, capsys):
+    arguments = ["run", "gradient", "-p", "rate", "1e-5", "-p", "loud", "true"]
+    arguments += ["-p", "strategies", "ant", "-p", "seeds", "2"]
+    assert cli.main(arguments) == 0
+    every = ["synthetic", "digits"]
+    assert given(project) == [["gradient", every, ["ant"], "laptop", 2, 1e-5, True, ""]]
+    assert "gradient     done" in capsys.readouterr().err
+    assert [p.name for p in (project / "_runs").iterdir()] == ["gradient.ipynb"]
+
+    assert cli.main(arguments) == 0
+    assert "gradient     is up to date" in capsys.readouterr().err
+    assert len(given(project)) == 1
+
+
+def test_what_makes_a_finished_run_out_of_date(project, monkeypatch):
+    values = {"workloads": ["digits"], "profile": "laptop"}
+    run = page("gradient")
+    for count, cell in enumerate((c for c in run["cells"] if c["cell_type"] == "code"), 1):
+        cell["execution_count"] = count
+    run["metadata"]["language_info"] = {}
+    job = cli._job("gradient", values, cli.package_code())
+    run["metadata"]["erasus"] = {"stamp": job.stamp}
+    (project / "_runs").mkdir()
+    job.output.write_text(json.dumps(run))
+    rows = [project / "results" / "laptop" / "digits" / f"{c}.json" for c in ("reference", "gradient")]
+    for path in rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    again = lambda package=cli.package_code(), **more: cli._job("gradient", values | more, package)
+    assert cli._is_done(again())
+    assert not cli._is_done(again(seeds=3))
+    assert not cli._is_done(again("other package code"))
+
+    tuned = project / "notebooks" / "tuned" / "gradient.json"
+    tuned.parent.mkdir()
+    tuned.write_text("{}")
+    assert not cli._is_done(again())
+    tuned.unlink()
+
+    retold = page("gradient", md("More prose."))
+    write(project, "gradient", retold)
+    assert cli._is_done(again())
+    write(project, "gradient", page("gradient", code("x = 1")))
+    assert not cli._is_done(again())
+    write(project, "gradient", page("gradient"))
+
+    rows[0].unlink()
+    assert not cli._is_done(again())
+    rows[0].write_text("{}")
+    job.output.write_text(job.output.read_text()[:-20])
+    assert not cli._is_done(again())
+
+
+def test_a_failing_page_is_shown_and_does_not_stop_the_others(project, capsys):
+    write(project, "data", page("data", code("raise ValueError('the reason it failed')")))
+    (project / "_runs").mkdir()
+    (project / "_runs" / "data.ipynb").write_text("the last good run")
+    assert cli.main(["run", "--jobs", "2", "-p", "workloads", "digits"]) == 1
+    error = capsys.readouterr().err
+    assert "gradient     done" in error and "data         FAILED" in error
+    assert "the reason it failed" in error and "1 of 2 notebooks finished" in error
+    assert (project / "_runs" / "data.ipynb").read_text() == "the last good run"
+    assert (project / "_runs" / ".data.part.ipynb").is_file()
+    assert (project / "_runs" / "gradient.ipynb").is_file()
+
+
+# ------------------------------------------------------------------ boards
+
+
+@pytest.fixture
+def rows(project):
+    return fabricate.write(
+        project / "rows", fabricate.documents(seeds=3), fabricate.documents("digits", seeds=3)
+    )
+
+
+def test_a_board_is_printed_from_a_folder_of_rows(rows, capsys):
+    assert cli.main(["board", "--rows", str(rows), "--workload", "digits"]) == 0
+    shown = capsys.readouterr().out
+    assert "## digits" in shown and "synthetic" not in shown and "scrub" in shown
+    assert cli.main(["board", "--rows", str(rows), "--format", "csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("workload,") for line in lines) == 1
+    assert {line.split(",")[0] for line in lines[1:]} == {"synthetic", "digits"}
+    assert cli.main(["board", "--rows", str(rows), "--format", "json"]) == 0
+    assert [b["workload"] for b in json.loads(capsys.readouterr().out)] == ["digits", "synthetic"]
+
+
+def test_boards_that_cannot_be_printed_are_refused_in_one_sentence(project, rows, capsys):
+    for arguments, said in (
+        ([], "there are no rows yet"),
+        (["--rows", "nowhere"], "nowhere has no rows"),
+        (["--rows", str(rows), "--workload", "moons"], "no workload 'moons'; there are digits"),
+    ):
+        assert cli.main(["board", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert said in error and len(error.splitlines()) == 1
+    (rows / "digits" / "gradient.json").write_text("{")
+    assert cli.main(["board", "--rows", str(rows)]) == 2
+    assert "gradient.json: is not complete JSON" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ publishing
+
+
+@pytest.fixture
+def clean_run(project):
+    """Committed code and a finished laptop run of it."""
+
+    def git(*arguments):
+        done = subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments],
+            cwd=project, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    (project / ".gitignore").write_text("results/\n_runs/\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "code")
+    commit = git("rev-parse", "HEAD")
+    # Only two pages in this project: their categories and the reference rows.
+    chosen = {k: v for k, v in fabricate.STRATEGIES.items() if v[0] in ("Gradient", "Data")}
+    made = fabricate.documents(seeds=3, strategies=chosen)
+    for document in made:
+        document.environment.commit = commit
+    folder = fabricate.write(project / "results" / "laptop", made)
+    return project, folder, git
+
+
+def change(path, edit):
+    document = records.read(path)
+    edit(document)
+    records.write(path, document)
+
+
+def published(project):
+    folder = project / "results" / "published"
+    return sorted(p.relative_to(folder).as_posix() for p in folder.glob("*/*.json"))
+
+
+def test_a_clean_run_is_published_and_replaces_the_earlier_one(clean_run, capsys):
+    project, folder, git = clean_run
+    old = project / "results" / "published" / "moons" / "gradient.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    assert cli.main(["publish"]) == 0, capsys.readouterr().err
+    assert published(project) == [f"synthetic/{c}.json" for c in ("data", "gradient", "reference")]
+    assert records.load(project / "results" / "published") == records.load(folder)
+
+
+def test_a_later_commit_that_leaves_the_code_alone_does_not_matter(clean_run):
+    project, _, git = clean_run
+    (project / "README.md").write_text("new words")
+    git("add", ".")
+    git("commit", "-qm", "words")
+    assert cli.main(["publish"]) == 0
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda d: setattr(d.environment, "dirty", True), "made from uncommitted code"),
+        (lambda d: setattr(d, "profile", "smoke"), "is of profile smoke"),
+        (lambda d: d.rows.pop(), "has 2 of 3 seeds"),
+        (lambda d: setattr(d.environment, "commit", "f" * 40), "made with other code"),
+        (lambda d: setattr(d.environment, "commit", "--help"), "made with other code"),
+    ],
+)
+def test_a_run_that_is_not_clean_is_refused(clean_run, capsys, spoil, said):
+    project, folder, _ = clean_run
+    change(folder / "synthetic" / "gradient.json", spoil)
+    assert cli.main(["publish"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not published(project)
+
+
+def test_a_run_whose_workload_misses_a_gate_is_refused(clean_run, capsys):
+    project, folder, _ = clean_run
+
+    def forgetful(document):
+        for row in document.rows:
+            if row.kind == "original":
+                row.metrics["C1"].value = 0.2
+
+    change(folder / "synthetic" / "reference.json", forgetful)
+    assert cli.main(["publish"]) == 2
+    assert "synthetic misses the gate 'C1 original >= 0.9'" in capsys.readouterr().err
+    assert not published(project)
+
+
+@pytest.mark.parametrize("category", ["data", "reference"])
+def test_an_unfinished_run_is_refused(clean_run, capsys, category):
+    project, folder, _ = clean_run
+    (folder / "synthetic" / f"{category}.json").unlink()
+    assert cli.main(["publish"]) == 2
+    assert f"it lacks {'rows of data' if category == 'data' else 'reference rows'}" in (
+        capsys.readouterr().err
+    )
+    assert not published(project)
+
+
+def test_code_that_changed_after_the_run_is_refused(clean_run, capsys):
+    project, _, git = clean_run
+    write(project, "data", page("data", code("x = 1")))
+    assert cli.main(["publish"]) == 2
+    assert "uncommitted changes" in capsys.readouterr().err
+    git("commit", "-qam", "changed")
+    assert cli.main(["publish"]) == 2
+    assert "made with other code than HEAD's" in capsys.readouterr().err
+    assert not published(project)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "published", "../laptop"])
+def test_only_board_profiles_are_ever_published(clean_run, capsys, profile):
+    project, _, _ = clean_run
+    assert cli.main(["publish", "--profile", profile]) == 2
+    assert "never published; only laptop or full" in capsys.readouterr().err
+
+
+def test_a_damaged_document_stops_publishing_by_name(clean_run, capsys):
+    project, folder, _ = clean_run
+    (folder / "synthetic" / "data.json").write_text("{")
+    assert cli.main(["publish"]) == 2
+    assert "data.json: is not complete JSON" in capsys.readouterr().err
+    assert not published(project)
+
+
+def test_export_writes_every_page(project, capsys):
+    assert cli.main(["export"]) == 0
+    shown = capsys.readouterr().out.split()
+    assert shown == [f"_build/cells/{name}.py" for name in ("data", "gradient", "leaderboard")]
+    assert "def ant" in (project / shown[0]).read_text()

@@ -1,0 +1,166 @@
+"""The committed notebooks: clean, complete, and with every figure, key and page in its place."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+import yaml
+
+from erasus_nb import ROOT, cells, parameters
+
+NAMES = cells.names()
+PAGES = [name for name in NAMES if name != "leaderboard"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=PAGES)
+def page(request):
+    return request.param
+
+
+def chapters():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [c["file"] for part in toc["parts"] for c in part["chapters"]]
+
+
+def prose(name):
+    nb = cells.notebook(name)
+    return "\n".join(cells.text_of(c) for c in nb["cells"] if c["cell_type"] == "markdown")
+
+
+def code_of(name, *tags):
+    return [
+        cells.text_of(cell)
+        for _, cell in cells.code_cells(cells.notebook(name))
+        if not tags or set(tags) & cells.tags_of(cell)
+    ]
+
+
+def test_every_notebook_is_in_the_book_and_every_chapter_exists():
+    files = chapters()
+    assert sorted(f.split("/")[1] for f in files if f.startswith("notebooks/")) == NAMES
+    for file in files:
+        assert any((ROOT / f"{file}{ending}").is_file() for ending in (".md", ".ipynb")), file
+
+
+def test_a_notebook_is_valid_and_was_committed_without_outputs(name):
+    nb = cells.notebook(name)
+    nbformat.validate(nb)
+    assert nb["metadata"] == {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+    }
+    for number, cell in enumerate(nb["cells"], 1):
+        assert set(cell["metadata"]) <= {"tags", "mystnb"}, f"cell {number}"
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None, f"cell {number}"
+            assert cells.text_of(cell).strip(), f"cell {number} is empty"
+    ids = [cell["id"] for cell in nb["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_page_has_one_title_and_says_its_question_under_it(name):
+    first = cells.text_of(cells.notebook(name)["cells"][0])
+    titles = re.findall(r"^# .+$", prose(name), flags=re.MULTILINE)
+    assert len(titles) == 1 and first.startswith(titles[0])
+    assert len(first.splitlines()) > 1
+
+
+#: Longer lines scroll sideways on the widest page.
+WIDEST = 100
+
+
+def test_code_is_plain_python_and_fits_the_page(name):
+    for source in code_of(name):
+        ast.parse(source)  # no magics, which papermill and the exporter would not share
+        assert [line for line in source.splitlines() if len(line) > WIDEST] == []
+
+
+def test_every_parameter_has_a_meaning_and_is_read(name):
+    path = cells.NOTEBOOKS / f"{name}.ipynb"
+    known = parameters.declared(path)
+    later = "\n".join(code_of(name)[1:])
+    through_page = "globals()" in later  # book.start reads them all
+    for key, what in known.items():
+        assert what.help, f"{key} has no comment"
+        assert through_page or re.search(rf"\b{key}\b", later), f"{key} is never read"
+
+
+def test_the_strategy_pages_take_the_same_parameters():
+    declared = {p: parameters.declared(cells.NOTEBOOKS / f"{p}.ipynb") for p in PAGES}
+    first = declared[PAGES[0]]
+    for name, found in declared.items():
+        assert list(found) == list(first), name
+        assert [(w.type, w.default) for w in found.values()] == [
+            (w.type, w.default) for w in first.values()
+        ], name
+
+
+def test_a_page_has_every_part_in_order(page):
+    text = "\n".join(cells.text_of(c) for c in cells.notebook(page)["cells"])
+    parts = ['book.start("%s", globals())' % page, "## What there is to forget", "page.request()"]
+    parts += [f"## {name}" for name in parameters.strategies_in(cells.NOTEBOOKS / f"{page}.ipynb")]
+    parts += ["## What the chart shows", "page.chart()", "page.table()", "## Try to break it"]
+    parts += ["page.relearn(", "## Try your own", "keep=False", "## Caveats"]
+    parts += ["page.departures()", "## References", "page.glance()"]
+    at = [text.find(part) for part in parts]
+    assert -1 not in at, parts[at.index(-1)]
+    assert at == sorted(at), [p for p, a, b in zip(parts[1:], at, at[1:]) if b < a]
+
+
+def test_every_strategy_of_a_page_is_run_and_read_out(page):
+    code = "\n".join(code_of(page))
+    for strategy in parameters.strategies_in(cells.NOTEBOOKS / f"{page}.ipynb"):
+        assert re.search(rf"page\.run\(\s*{strategy}\b", code), strategy
+        assert re.search(rf"page\.say\(\s*{strategy}\b", code), strategy
+
+
+def test_read_outs_and_the_glance_box_hide_their_code(page):
+    for _, cell in cells.code_cells(cells.notebook(page)):
+        source, tags = cells.text_of(cell), cells.tags_of(cell)
+        if source.startswith("page.say("):
+            assert "remove-input" in tags, source
+        if source.startswith("page.glance("):
+            assert {"glance", "remove-input"} <= tags, source
+        if source.startswith("page.claim("):
+            assert "remove-cell" in tags, source
+
+
+def test_strategies_stand_in_plain_sight(page):
+    for _, cell in cells.code_cells(cells.notebook(page)):
+        if "strategy" in cells.tags_of(cell):
+            assert not cells.tags_of(cell) & {"hide-input", "remove-input", "remove-cell"}
+
+
+def keys():
+    text = (ROOT / "references.bib").read_text("utf-8")
+    return re.findall(r"^@\w+\{([^,\s]+),", text, flags=re.MULTILINE)
+
+
+def test_references_are_there_once():
+    found = keys()
+    assert len(found) == len(set(found))
+
+
+def test_every_citation_and_every_mark_names_a_reference(name):
+    cited = re.findall(r"\{cite:?[a-z]*\}`([^`]+)`", prose(name))
+    cited = [key.strip() for group in cited for key in group.split(",")]
+    cited += re.findall(r'cite="([^"]+)"', "\n".join(code_of(name, "strategy")))
+    assert set(cited) <= set(keys())
+
+
+def test_labels_are_unique_across_the_book():
+    text = "\n".join(prose(name) for name in NAMES)
+    labels = re.findall(r"^:(?:label|name): *(\S+)", text, flags=re.MULTILINE)
+    assert len(labels) == len(set(labels))
+
+
+def test_no_source_names_a_path_of_one_machine():
+    for name in NAMES:
+        text = json.dumps(cells.notebook(name))
+        assert not re.search(r'"(/home/|/root/|/work/|/Users/|C:\\\\)', text)

@@ -1,0 +1,408 @@
+"""The site: outputs under sources, the live page, numbers from rows, and a quiet build."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+
+import fabricate
+import pytest
+import yaml
+
+from erasus_nb import ROOT, records, sphinx_runs
+
+# ------------------------------------------------------------------ notebooks made for tests
+
+
+def md(text):
+    return {"cell_type": "markdown", "id": "", "metadata": {}, "source": text}
+
+
+def code(source, *tags):
+    return {"cell_type": "code", "id": "", "metadata": {"tags": list(tags)},
+            "execution_count": None, "outputs": [], "source": source}  # fmt: skip
+
+
+def notebook(*cells):
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4,
+            "nbformat_minor": 5}  # fmt: skip
+
+
+def page(title):
+    return notebook(
+        md(f"# {title}\n\nIs anything left?"),
+        code("seed: int = 0", "parameters"),
+        md("Prose in the middle."),
+        code(f"print('answer of {title}')"),
+        code("show_glance()", "glance", "remove-input"),
+        md("The end."),
+    )
+
+
+def stream(text):
+    return [{"output_type": "stream", "name": "stdout", "text": text}]
+
+
+def executed(source, profile="laptop"):
+    """What papermill leaves: outputs, counts, an injected cell, and language_info at the end."""
+    run = copy.deepcopy(source)
+    for count, cell in enumerate((c for c in run["cells"] if c["cell_type"] == "code"), 1):
+        cell["execution_count"] = count
+        printed = re.search(r"'(.+)'", cell["source"])
+        if printed:
+            cell["outputs"] = stream(printed[1].upper())
+        if "glance" in cell["metadata"]["tags"]:
+            cell["outputs"] = stream("AT A GLANCE")
+    injected = code("seed = 1", "injected-parameters")
+    injected |= {"id": "injected", "execution_count": 99, "outputs": stream("INJECTED")}
+    run["cells"].insert(2, injected)
+    run["metadata"]["language_info"] = {"name": "python"}
+    run["metadata"]["papermill"] = {
+        "parameters": {"profile": profile}, "start_time": "2026-01-31T12:00:00",
+        "end_time": "2026-01-31T12:01:00", "duration": 63.2, "exception": None,
+    }  # fmt: skip
+    return run
+
+
+def texts(nb):
+    return [c["source"] for c in nb["cells"]]
+
+
+# ------------------------------------------------------------------ laying outputs, one rule each
+
+
+def test_outputs_of_a_finished_run_of_the_same_code_are_laid_under_the_source():
+    source = page("Page")
+    assert sphinx_runs.lay(source, executed(source), "`run`") is None
+    cell = next(c for c in source["cells"] if "print" in c["source"])
+    assert cell["outputs"] == stream("ANSWER OF PAGE")
+    assert "INJECTED" not in json.dumps(source) and "seed = 1" not in json.dumps(source)
+
+
+def test_the_glance_moves_below_the_title_and_leaves_nothing_behind():
+    source = page("Page")
+    sphinx_runs.lay(source, executed(source), "`run`")
+    lifted = source["cells"][1]
+    assert lifted["outputs"] == stream("AT A GLANCE")
+    assert "remove-input" in lifted["metadata"]["tags"]
+    assert json.dumps(source).count("AT A GLANCE") == 1
+    ids = [cell["id"] for cell in source["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_page_says_when_and_with_what_it_was_run():
+    source = page("Page")
+    sphinx_runs.lay(source, executed(source), "`run`")
+    note = source["cells"][2]["source"]
+    assert r"2026\-01\-31" in note and "profile" in note and "63 s" in note
+
+
+def test_a_smoke_run_says_that_its_numbers_mean_nothing():
+    source = page("Page")
+    sphinx_runs.lay(source, executed(source, "smoke"), "`run`")
+    assert "{caution}" in source["cells"][2]["source"]
+    assert "mean nothing" in source["cells"][2]["source"]
+
+
+def test_a_change_of_text_keeps_the_outputs_and_a_change_of_code_drops_them():
+    run = executed(page("Page"))
+    retold = page("Page")
+    retold["cells"][2]["source"] = "Other prose."
+    retold["cells"].append(md("More prose."))
+    assert sphinx_runs.lay(retold, run, "`run`") is None
+
+    changed = page("Page")
+    changed["cells"][3]["source"] = "print('another answer')"
+    assert "code has changed" in sphinx_runs.lay(changed, run, "`run`")
+    assert "{warning}" in changed["cells"][1]["source"]
+    assert "ANSWER" not in json.dumps(changed) and "GLANCE" not in json.dumps(changed)
+
+
+def raised(run):
+    run["cells"][4]["outputs"] = [
+        {"output_type": "error", "ename": "E", "evalue": "", "traceback": []}
+    ]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda run: run["metadata"].pop("language_info"),
+        lambda run: run["metadata"]["papermill"].update(exception=True),
+        lambda run: run["metadata"]["papermill"].update(end_time=None),
+        lambda run: run["cells"][4].update(execution_count=None),
+        raised,
+    ],
+    ids=["killed", "failed", "terminated", "timed out", "raised"],
+)
+def test_a_run_that_did_not_finish_is_not_shown(spoil):
+    source = page("Page")
+    run = executed(source)
+    spoil(run)
+    assert sphinx_runs.lay(source, run, "`run`") == "the last run did not finish"
+    assert "ANSWER" not in json.dumps(source)
+
+
+def test_an_error_that_the_page_expects_is_shown():
+    source = notebook(md("# T\n\nQ"), code("1 / 0", "raises-exception"))
+    run = executed(source)
+    run["cells"][1]["outputs"] = [
+        {"output_type": "error", "ename": "ZeroDivisionError", "evalue": "", "traceback": []}
+    ]
+    assert sphinx_runs.lay(source, run, "`run`") is None
+    assert source["cells"][-1]["outputs"][0]["ename"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"cells": null}'])
+def test_a_file_that_is_no_notebook_counts_as_an_unfinished_run(tmp_path, text):
+    path = tmp_path / "run.ipynb"
+    path.write_text(text)
+    assert sphinx_runs.lay(page("Page"), sphinx_runs.read_run(path), "`run`")
+
+
+# ------------------------------------------------------------------ which rows, and their text
+
+PAGES = ("gradient", "parameter", "data", "llm", "ensemble")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project: five strategy pages, no rows."""
+    monkeypatch.delenv("ERASUS_ROWS", raising=False)
+    (tmp_path / "notebooks").mkdir()
+    for name in (*PAGES, "leaderboard"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("{}")
+    return tmp_path
+
+
+def put(project, folder, profile="laptop", at=None, **more):
+    made = fabricate.documents(profile=profile, **more)
+    path = fabricate.write(project / "results" / folder, made)
+    for file in path.glob("*/*.json"):
+        if at is not None:
+            os.utime(file, (at, at))
+    return path
+
+
+def test_without_rows_nothing_is_chosen_and_every_number_says_so(project):
+    assert sphinx_runs.choose_rows(project) is None
+    facts = sphinx_runs.substitutions(project)
+    assert facts["best_synthetic"] == facts["original_rm_digits"] == "not measured yet"
+    assert "No rows yet" in facts["top_table_synthetic"]
+
+
+def test_smoke_rows_are_never_chosen(project, monkeypatch):
+    put(project, "smoke", "smoke")
+    assert sphinx_runs.choose_rows(project) is None
+    monkeypatch.setenv("ERASUS_ROWS", "smoke")
+    with pytest.raises(ValueError, match="ERASUS_ROWS is 'smoke'; allowed: laptop"):
+        sphinx_runs.choose_rows(project)
+
+
+def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(project, monkeypatch):
+    published = put(project, "published", at=3000)
+    assert sphinx_runs.choose_rows(project) == published
+    laptop = put(project, "laptop", at=2000)
+    assert sphinx_runs.choose_rows(project) == laptop
+    full = put(project, "full", "full", at=1000)
+    assert sphinx_runs.choose_rows(project) == laptop
+    (laptop / "synthetic" / "reference.json").unlink()
+    assert sphinx_runs.choose_rows(project) == full
+    (full / "synthetic" / "data.json").unlink()
+    assert sphinx_runs.choose_rows(project) == published
+    monkeypatch.setenv("ERASUS_ROWS", "full")
+    assert sphinx_runs.choose_rows(project) == full
+
+
+def test_rows_asked_for_by_name_must_exist(project, monkeypatch):
+    monkeypatch.setenv("ERASUS_ROWS", "full")
+    with pytest.raises(ValueError, match="results/full has no rows"):
+        sphinx_runs.choose_rows(project)
+
+
+def test_numbers_in_prose_are_the_boards_numbers(project):
+    from erasus_nb import score
+
+    folder = put(project, "laptop")
+    facts = sphinx_runs.substitutions(project)
+    board = score.boards(folder)["synthetic"]
+    assert board.gates_passed
+    assert facts["n_strategies_synthetic"] == str(len(fabricate.STRATEGIES))
+    assert facts["seeds_synthetic"] == "5"
+    leaders = [s.name for s in board.of("strategy") if s.tier == "A"]
+    assert leaders and re.findall(r"`(\w+)`", facts["best_synthetic"]) == leaders
+    for name in ("original", "retrained", "random_init", "partial_retrain"):
+        assert facts[f"{name}_rm_synthetic"].startswith(f"{board[name].rm.mean:.1f} (")
+    assert facts["best_rm_synthetic"].startswith(f"{board[leaders[0]].rm.mean:.1f} (")
+    table = facts["top_table_synthetic"].splitlines()[2:]
+    shown = [re.match(r"\| `(\w+)`", line)[1] for line in table]
+    assert shown[:5] == [s.name for s in board.of("strategy")][:5]
+    assert set(shown[5:]) == {"original", "retrained", *fabricate.CONTROLS}
+    assert "0123456789" in facts["rows_stamp"] and "laptop" in facts["rows_stamp"]
+    assert facts["best_digits"] == "not measured yet"
+    assert facts["downloads"].count("{download}") == 6
+
+
+def test_a_board_that_misses_its_gates_gives_no_numbers(project):
+    folder = put(project, "laptop", strategies=fabricate.STRATEGIES)
+    path = folder / "synthetic" / "reference.json"
+    document = records.read(path)
+    for row in document.rows:
+        if row.kind == "original":
+            row.metrics["C1"].value = 0.3
+    records.write(path, document)
+    facts = sphinx_runs.substitutions(project)
+    assert facts["best_rm_synthetic"] == "not ranked (a gate failed)"
+    assert "C1 original" in facts["top_table_synthetic"]
+
+
+def test_text_from_rows_cannot_become_markup(project):
+    evil = "<script>x</script> {{ best_digits }} `a` | b\n\n# c [d](e) $f$ {cite}`g`"
+    put(project, "laptop", absent={"scrub": ("error", evil), evil: ("error", evil)})
+    spoken = sphinx_runs.text_span(evil)
+    assert not re.search(r"(?<!\\)[<>{}`|\[\]$#]", spoken) and "\n" not in spoken
+    span = sphinx_runs.code_span(evil)
+    assert span.count("`") == 2 and "|" not in span and "\n" not in span
+    assert sphinx_runs.substitutions(project)["top_table_synthetic"].count("\n") < 20
+
+
+# ------------------------------------------------------------------ one small book, built
+
+LIVE = """
+import json
+from pathlib import Path
+import erasus_nb
+found = sorted(Path.cwd().parent.glob("results/*/*/*.json"))
+print("documents:", len(found))
+"""
+
+class Book:
+    """A book of tiny pages in a folder of its own, with the project's own settings."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("notebooks", "_runs", "docs"):
+            (folder / name).mkdir()
+        config = yaml.safe_load((ROOT / "_config.yml").read_text())
+        config["sphinx"]["local_extensions"] = {"erasus_nb.sphinx_runs": str(ROOT)}
+        (folder / "_config.yml").write_text(yaml.safe_dump(config))
+        chapters = [{"file": f"notebooks/{n}"} for n in (*PAGES, "leaderboard")]
+        chapters.append({"file": "docs/downloads"})
+        toc = {"format": "jb-book", "root": "intro", "chapters": chapters}
+        (folder / "_toc.yml").write_text(yaml.safe_dump(toc))
+        (folder / "references.bib").write_text("")
+        for name in ("intro.md", "docs/downloads.md", "docs/result.schema.json"):
+            text = (ROOT / name).read_text("utf-8")
+            (folder / name).write_text(re.sub(r"\]\((?!notebooks/leaderboard)[^)]*\)", "]", text))
+        for name in PAGES:
+            self.write(name, page(name.title()))
+        self.write("leaderboard", notebook(md("# Board\n\nWho?"), code(LIVE)))
+
+    def write(self, name, nb):
+        (self.folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps(nb))
+
+    def run(self, name, nb):
+        (self.folder / "_runs" / f"{name}.ipynb").write_text(json.dumps(nb))
+
+    def build(self):
+        command = "from jupyter_book.cli.main import main; main()"
+        environment = {k: v for k, v in os.environ.items() if k != "ERASUS_ROWS"}
+        return subprocess.run(
+            [sys.executable, "-c", command, "build", ".", "-W", "--keep-going"],
+            cwd=self.folder, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def html(self, name):
+        text = (self.folder / "_build" / "html" / f"{name}.html").read_text("utf-8")
+        article = re.search(r"<article.*?</article>", text, flags=re.DOTALL)
+        return re.sub(r"\s+", " ", article[0] if article else text)
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory):
+    """The same book at three moments: a fresh clone; after runs and edits; built once more."""
+    book = Book(tmp_path_factory.mktemp("book"))
+    moments = {"fresh": (book.build(), {n: book.html(f"notebooks/{n}") for n in PAGES})}
+    moments["fresh"][1].update(
+        {n: book.html(n) for n in ("intro", "docs/downloads", "notebooks/leaderboard")}
+    )
+
+    book.run("gradient", executed(page("Gradient")))
+    book.run("parameter", executed(page("Parameter")))
+    retold = page("Parameter")
+    retold["cells"][2]["source"] = "Prose told anew."
+    book.write("parameter", retold)
+    book.run("data", executed(page("Data")))
+    changed = page("Data")
+    changed["cells"][3]["source"] = "print('changed answer')"
+    book.write("data", changed)
+    unfinished = executed(page("Llm"))
+    del unfinished["metadata"]["language_info"]
+    book.run("llm", unfinished)
+    fabricate.write(book.folder / "results" / "laptop", fabricate.documents(seeds=3))
+    moments["run"] = (book.build(), {n: book.html(f"notebooks/{n}") for n in PAGES})
+    moments["run"][1].update(
+        {n: book.html(n) for n in ("intro", "docs/downloads", "notebooks/leaderboard")}
+    )
+
+    moments["again"] = (book.build(), {})
+    return moments
+
+
+def test_a_fresh_clone_builds_without_a_warning_and_says_what_is_missing(builds):
+    done, html = builds["fresh"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in PAGES:
+        assert html[name].count("Shown without outputs: this page has not been run here") == 1
+        assert "print" in html[name] and "show_glance" not in html[name]
+    assert "documents: 0" in html["notebooks/leaderboard"]
+    assert "not measured yet" in html["intro"] and "No rows yet" in html["docs/downloads"]
+
+
+def test_only_finished_runs_of_the_same_code_are_shown(builds):
+    done, html = builds["run"]
+    for name in ("gradient", "parameter"):
+        assert f"ANSWER OF {name.upper()}" in html[name]
+        assert "Shown without outputs" not in html[name]
+    assert "Prose told anew" in html["parameter"]
+    for name in ("data", "llm"):
+        assert "ANSWER" not in html[name] and "AT A GLANCE" not in html[name]
+    assert "the code has changed since the last run" in html["data"]
+    assert "the last run did not finish" in html["llm"]
+    assert "this page has not been run here" in html["ensemble"]
+
+
+def test_the_glance_stands_between_the_question_and_the_first_code(builds):
+    html = builds["run"][1]["gradient"]
+    question, glance = html.index("Is anything left?"), html.index("AT A GLANCE")
+    assert question < glance < html.index("cell_input")
+    assert html.count("AT A GLANCE") == 1
+    assert "show_glance" not in html
+
+
+def test_the_live_page_and_the_numbers_in_prose_follow_the_rows(builds):
+    html = builds["run"][1]
+    assert "documents: 6" in html["notebooks/leaderboard"]
+    assert "not measured yet" in html["intro"]  # digits has no rows
+    assert "0123456789" in html["intro"] and "<table" in html["intro"]
+    assert "gradient.json" in html["docs/downloads"]
+
+
+def test_a_stale_page_fails_the_strict_build_every_time(builds):
+    for moment in ("run", "again"):
+        done = builds[moment][0]
+        assert done.returncode != 0
+        for name in ("data", "llm"):
+            assert re.search(rf"notebooks/{name}.*outputs left out", done.stderr), moment
+        assert done.stderr.count("outputs left out") == 2
+
+
+def test_the_site_is_built_without_torch():
+    program = "import sys, erasus_nb.sphinx_runs, erasus_nb.score; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
