@@ -1,9 +1,9 @@
 """What every strategy must do, whatever it does: the checks that all categories share.
 
-`setting()` is a small trained situation; `battery(function, ...)` runs a marked strategy
-in it and checks the contract: a new model comes back and the old one is as it was, the seed
-decides everything, strength zero does nothing and the defaults do something, and only what
-the mark declares is read.
+`setting()` is a small trained situation; `battery(function, ...)` runs a marked
+strategy in it and checks the contract: a new model comes back and the old one is as it
+was, the seed decides everything, strength zero does nothing and the defaults do
+something, and only what the mark declares is read.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def battery(
     first = _first_run(function, settings, where, same_architecture)
     again = _in_another_world(function, settings, where)
     assert same_weights(first, again), (
-        f"{name}: the same seed gave another result; does it draw from a global generator?"
+        f"{name}: the same seed gave another result (does it use a global generator?)"
     )
     other = where.run(function, seed=1, **settings).model.state_dict()
     if random:
@@ -173,7 +173,7 @@ def _first_run(
     assert isinstance(result, Unlearned), f"{name}: it returned no Unlearned"
     new = result.model
     assert isinstance(new, nn.Module), f"{name}: its model is not a module"
-    assert same_weights(model.state_dict(), before), f"{name}: it changed its input model"
+    assert same_weights(model.state_dict(), before), f"{name}: it changed its input"
     assert _marks(model) == marks, (
         f"{name}: it left hooks, gradients, modes or requires_grad changed on its input"
     )
@@ -188,11 +188,11 @@ def _first_run(
     for split, part in ((forget, "forget"), (retain, "retain")):
         declared = {f"{part} inputs", f"{part} labels"} & reads
         if declared:
-            assert split.examples_read, f"{name}: it declares {part} data but reads none"
+            assert split.examples_read, f"{name}: it declares {part} data, reads none"
         else:
             assert not split.examples_read, f"{name}: it reads {part} data undeclared"
     if forget.examples_read + retain.examples_read:
-        assert meter.passes, f"{name}: no example pass was counted; use the task's hooks"
+        assert meter.passes, f"{name}: no example pass was counted; use task hooks"
     for curve, values in result.losses.items():
         assert all(map(math.isfinite, values)), f"{name}: {curve} losses are not finite"
     json.dumps(result.info, allow_nan=False)  # raises where info is not plain
@@ -216,7 +216,8 @@ def check_same_architecture(name: str, new: nn.Module, model: nn.Module) -> None
 
 
 def _hooks(model: nn.Module) -> int:
-    kinds = [f"_{way}{when}_hooks" for way in ("forward", "backward") for when in ("", "_pre")]
+    ways = ("forward", "forward_pre", "backward", "backward_pre")
+    kinds = [f"_{way}_hooks" for way in ways]
     return sum(len(getattr(m, kind)) for m in model.modules() for kind in kinds)
 
 
@@ -266,7 +267,8 @@ def check_reads_no_more_than_declared(
     scrambled = []
     for part, batch in splits.items():
         order = torch.randperm(len(batch), generator=generator("scramble", part))
-        kinds = {"inputs": set(batch) - {"labels", "ids"}, "labels": {"labels"} & set(batch)}
+        labels = {"labels"} & set(batch)
+        kinds = {"inputs": set(batch) - {"labels", "ids"}, "labels": labels}
         for what, fields in kinds.items():
             if f"{part} {what}" not in reads:
                 batch = batch.replace(**{f: batch[f][order] for f in fields})

@@ -19,7 +19,16 @@ rate: float = 0.1  # a number
 loud: bool = False  # a switch
 out: str = ""  # folder
 """.strip()
-SETUP = "from erasus_nb.strategy import strategy"
+SETUP = "from marks import strategy"
+#: The mark without torch behind it, which no notebook here needs and every kernel would load.
+MARKS = """
+from types import SimpleNamespace
+def strategy(**facts):
+    def mark(function):
+        function.facts = SimpleNamespace(analogue_on=(), **facts)
+        return function
+    return mark
+"""
 STRATEGY = """
 @strategy(category="Gradient", cite="x", reads=("forget",), on=("digits", "synthetic"))
 def ant(model, forget, retain, task, *, seed=0):
@@ -62,6 +71,8 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "EXPORTS", tmp_path / "_build" / "cells")
     monkeypatch.delenv("ERASUS_ROWS", raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "marks.py").write_text(MARKS)
     for name in ("gradient", "data", "leaderboard"):
         write(tmp_path, name, page(name))
     return tmp_path
@@ -291,7 +302,7 @@ def test_a_later_commit_that_leaves_the_code_alone_does_not_matter(clean_run):
     "spoil, said",
     [
         (lambda d: setattr(d.environment, "dirty", True), "made from uncommitted code"),
-        (lambda d: setattr(d, "profile", "smoke"), "is of profile smoke"),
+        (lambda d: setattr(d, "profile", "smoke"), "smoke/synthetic/gradient does not belong"),
         (lambda d: d.rows.pop(), "has 2 of 3 seeds"),
         (lambda d: setattr(d.environment, "commit", "f" * 40), "made with other code"),
         (lambda d: setattr(d.environment, "commit", "--help"), "made with other code"),
@@ -303,6 +314,15 @@ def test_a_run_that_is_not_clean_is_refused(clean_run, capsys, spoil, said):
     assert cli.main(["publish"]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
+    assert not published(project)
+
+
+def test_smoke_rows_in_a_laptop_folder_are_refused(clean_run, capsys):
+    project, folder, _ = clean_run
+    for path in folder.glob("*/*.json"):
+        change(path, lambda document: setattr(document, "profile", "smoke"))
+    assert cli.main(["publish"]) == 2
+    assert "is of profile smoke" in capsys.readouterr().err
     assert not published(project)
 
 

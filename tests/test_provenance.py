@@ -49,9 +49,9 @@ def distance(a, b) -> float:
 def test_a_seed_gives_the_same_model_in_any_company(name):
     load = workloads.load(name, "smoke")
     ids = load.request().retain["ids"]  # not a whole number of batches
-    recipe = replace(load.sizes.recipe, epochs=2)
+    recipe = replace(load.sizes.recipe, epochs=5)  # fewer steps round alike by luck
     alone = load.train([ids], [0], recipe)[0]
-    for seeds in ([1, 0], [0, 1, 2], [4, 3, 2, 1, 0]):
+    for seeds in ([1, 0], [0, 1, 2]):
         beside = load.train([ids] * len(seeds), seeds, recipe)[seeds.index(0)]
         assert same_weights(alone, beside), seeds
 
@@ -210,9 +210,7 @@ def test_slices_cost_as_many_epochs_as_unsliced_training(synthetic):
 
 def test_the_first_touched_slice_is_named_for_each_shard(synthetic):
     plan = sisa_plan(synthetic, 0, 3, 4)
-    ids = torch.cat(
-        [(plan.cells == cell).nonzero()[:2, 0] for cell in (1, 3, 4 + 2)]
-    )
+    ids = torch.cat([(plan.cells == cell).nonzero()[:2, 0] for cell in (1, 3, 4 + 2)])
     assert plan.first_touched(ids) == {0: 1, 1: 2}
     assert plan.first_touched(ids[:0]) == {}
 

@@ -90,7 +90,11 @@ def test_what_nobody_may_read_is_refused(wrong):
 
 
 def test_a_tuning_budget_is_the_same_for_everybody():
-    assert len(marked(budget=[{"lr": k} for k in range(BUDGET)]).facts.budget) == BUDGET == 8
+    assert (
+        len(marked(budget=[{"lr": k} for k in range(BUDGET)]).facts.budget)
+        == BUDGET
+        == 8
+    )
     with pytest.raises(ValueError, match="9 settings to try; the budget is 8"):
         marked(budget=[{"lr": k} for k in range(9)])
 
@@ -132,7 +136,9 @@ def test_a_hidden_field_stays_hidden_through_everything_a_batch_can_do():
         "take of cat": Batch.cat([hidden, batch()]).take(index),
     }
     for how, result in derived.items():
-        with pytest.raises(DataAccessError, match="the forget labels but does not declare"):
+        with pytest.raises(
+            DataAccessError, match="the forget labels but does not declare"
+        ):
             print(how, result["labels"])
         assert "labels" not in result.visible(), how
 
@@ -206,8 +212,14 @@ def test_a_declaration_for_one_split_does_not_open_the_other():
 
 def test_undeclared_examples_cannot_be_taken_in_any_way():
     nothing = split()
-    for reach in (nothing.all, lambda: nothing.take(torch.arange(1)), nothing.batches(2).__next__):
-        with pytest.raises(DataAccessError, match="does not declare the forget examples"):
+    for reach in (
+        nothing.all,
+        lambda: nothing.take(torch.arange(1)),
+        nothing.batches(2).__next__,
+    ):
+        with pytest.raises(
+            DataAccessError, match="does not declare the forget examples"
+        ):
             reach()
     assert nothing.examples_read == 0
 
@@ -261,7 +273,9 @@ def test_a_shuffled_pass_follows_its_generator():
 
 def test_two_passes_of_one_generator_differ():
     draw, one = generator("passes"), split("forget inputs")
-    first, second = ([b["ids"].tolist() for b in one.batches(3, draw)] for _ in range(2))
+    first, second = (
+        [b["ids"].tolist() for b in one.batches(3, draw)] for _ in range(2)
+    )
     assert first != second
 
 

@@ -1,0 +1,387 @@
+"""Charts: the same bytes for the same rows, a finding as title, and nothing that overlaps."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import fabricate
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from erasus_nb import charts, score
+
+LONG = "a_strategy_whose_name_is_much_longer_than_any_label_should_be"
+EVIL = 'boom "><script>alert(1)</script> & $x^2$ \x07'
+
+ON_A_BOARD = {
+    "forest": charts.forest,
+    "rank_intervals": charts.rank_intervals,
+    "positions": charts.positions,
+    "axes": charts.axes,
+    "quality_against_cost": charts.quality_against_cost,
+}
+
+
+def board(**given) -> score.Board:
+    return score.board(fabricate.documents(**given))
+
+
+@pytest.fixture(scope="module")
+def crowded() -> score.Board:
+    """17 strategies, 5 controls, 2 references; two without a result, one with a long name."""
+    strategies = dict(fabricate.STRATEGIES)
+    strategies[LONG] = strategies.pop("mask_based")
+    absent = {
+        "fisher_forgetting": ("error", EVIL),
+        "certified_removal": ("not_applicable", "there is no convex head here " * 9),
+    }
+    return board(strategies=strategies, absent=absent, analogues=("token_masking",))
+
+
+CURVES = {
+    "original": {0: [0.97, 0.98], 20: [0.98, 0.98], 40: [0.99, 0.98]},
+    "retrained": {0: [0.0, 0.02], 20: [0.01, 0.03], 40: [0.02, 0.05]},
+    "scrub": {0: [0.0, 0.01], 20: [0.3, 0.2], 40: [0.97, 0.99]},
+    "sisa": {0: [0.0, 0.01], 20: [0.01, 0.02], 40: [0.03, 0.04]},
+    "lora": {0: [0.3, 0.31], 20: [0.8, 0.82], 40: [0.985, 0.98]},
+}
+
+
+def losses_of(forget: float) -> dict:
+    draw = np.random.default_rng(0)
+    spread = lambda centre: draw.lognormal(centre, 0.8, 64)
+    return {
+        "original": {"forget": spread(-4), "holdout": spread(0)},
+        "scrub": {"forget": spread(forget), "holdout": spread(0)},
+        "retrained": {"forget": spread(0), "holdout": spread(0)},
+    }
+
+
+def groups(pictures: bool) -> list:
+    draw = np.random.default_rng(0)
+    labels = ("forget: concept", "forget: canaries", "retain", "holdout, never trained")
+    shape = (10, 8, 8) if pictures else (40, 2)
+    return [(label, draw.random(shape)) for label in labels]
+
+
+def every_chart(of: score.Board) -> dict[str, charts.Chart]:
+    drawn = {name: draw(of) for name, draw in ON_A_BOARD.items()}
+    drawn["relearning"] = charts.relearning(CURVES, "concept accuracy", {"scrub": "Gradient"})
+    drawn["pictures"] = charts.request_picture(groups(pictures=True))
+    drawn["scatter"] = charts.request_picture(groups(pictures=False))
+    drawn["losses"] = charts.losses(losses_of(-1), {"scrub": "Gradient"})
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def drawn(crowded) -> dict[str, charts.Chart]:
+    return every_chart(crowded)
+
+
+@pytest.fixture(scope="module")
+def pages(drawn) -> dict[str, str]:
+    return {name: chart._repr_html_() for name, chart in drawn.items()}
+
+
+def texts(chart: charts.Chart) -> list[Text]:
+    """Every text that is drawn; ticks beyond the axes keep labels that never are."""
+    found = list(chart.figure.texts)
+    for axes in chart.figure.axes:
+        found += axes.texts
+        if not axes.axison:
+            found.append(axes.title)
+            continue
+        found += [axes.title, axes.xaxis.label, axes.yaxis.label]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = axis.get_major_ticks() + axis.get_minor_ticks()
+            found += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
+    return [text for text in found if text.get_text().strip()]
+
+
+def box(text: Text):
+    """What the letters cover, without a leader line."""
+    text.figure.canvas.get_renderer()
+    return Text.get_window_extent(text)
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+def parsed(page: str) -> list[tuple[str, dict]]:
+    reader = _Tags()
+    reader.feed(page)
+    return reader.tags
+
+
+# ------------------------------------------------------------------------ the markup
+
+
+def test_the_same_rows_give_the_same_bytes(crowded, pages):
+    for name, chart in every_chart(crowded).items():
+        assert chart._repr_html_() == pages[name], name
+
+
+def test_the_alt_text_is_there_and_a_reason_cannot_become_markup(drawn, pages):
+    for name, chart in drawn.items():
+        tags = parsed(pages[name])
+        tag, attributes = tags[0]
+        assert (tag, attributes["role"]) == ("figure", "img"), name
+        assert attributes["aria-label"] == chart.alt, name
+        assert chart.title in chart.alt or name in ("pictures", "scatter"), name
+        assert "script" not in {tag for tag, _ in tags}, name
+    assert "alert(1)" in pages["forest"]  # it is shown, as text
+
+
+def test_alt_text_itself_is_escaped():
+    chart = charts.relearning(
+        {**CURVES, '"><b onclick="x">': CURVES["scrub"]}, "accuracy", {"sisa": "Data"}
+    )
+    tags = parsed(chart._repr_html_())
+    assert tags[0][1]["aria-label"] == chart.alt
+    assert '"><b onclick="x">' in chart.alt
+    assert "b" not in {tag for tag, _ in tags}
+
+
+def svg(page: str) -> str:
+    return page[page.index("<svg") : page.index("</svg>") + 6]
+
+
+def test_the_picture_follows_the_page(pages):
+    for name, page in pages.items():
+        text = svg(page)
+        root = ET.fromstring(text)  # well formed
+        assert root.get("width") is None and root.get("height") is None, name
+        assert root.get("viewBox") and root.get("fill") == "currentColor", name
+        assert "currentColor" in text and "#000000" not in text, name
+        assert "metadata" not in text and "<g id=" not in text, name
+        # Every category's colour can change with the theme.
+        colours = {mark.colour.lower() for mark in charts.PALETTE.values()}
+        for colour in colours & set(re.findall("#[0-9a-f]{6}", text)):
+            assert not re.search(rf"(?<!,){colour}", text), (name, colour)
+
+
+def test_every_label_stays_text(pages):
+    root = ET.fromstring(svg(pages["forest"]))
+    written = {"".join(e.itertext()).strip() for e in root.iter() if e.tag.endswith("}text")}
+    assert {"scrub", "fine_tune (control)", "token_masking (analogue)", "tier"} <= written
+
+
+# ------------------------------------------------------------------------ the layout
+
+
+def test_no_text_is_smaller_than_nine_points_and_none_leaves_the_figure(drawn):
+    for name, chart in drawn.items():
+        figure = chart.figure
+        figure.canvas.draw()
+        width, height = figure.get_size_inches() * figure.dpi
+        for text in texts(chart):
+            assert text.get_fontsize() >= 9, (name, text.get_text())
+            b = box(text)
+            inside = b.x0 > -1 and b.y0 > -1 and b.x1 < width + 1 and b.y1 < height + 1
+            assert inside, (name, text.get_text())
+
+
+def _no_overlap(labels: list[Text]) -> None:
+    for a, b in itertools.combinations(labels, 2):
+        one, two = box(a).shrunk(0.99, 0.9), box(b).shrunk(0.99, 0.9)
+        assert not one.overlaps(two), (a.get_text(), b.get_text())
+
+
+def test_labels_do_not_overlap_when_points_crowd():
+    crowd = {
+        name: (category, 0.3 + 0.004 * i, 0.93, 0.2 + 0.003 * i)
+        for i, (name, (category, *_)) in enumerate(fabricate.STRATEGIES.items())
+    }
+    chart = charts.quality_against_cost(board(strategies=crowd))
+    chart.figure.canvas.draw()
+    labels = list(chart.figure.axes[0].texts)
+    assert len(labels) == 17 + 5 + 3  # rows, original, retrained, "as long as retraining"
+    _no_overlap(labels)
+
+
+def test_labels_at_the_ends_of_curves_do_not_overlap(drawn):
+    chart = drawn["relearning"]
+    chart.figure.canvas.draw()
+    labels = list(chart.figure.axes[0].texts)
+    assert len(labels) == len(CURVES)
+    _no_overlap(labels)
+
+
+@pytest.mark.parametrize("name", ["forest", "positions", "axes", "pictures"])
+def test_labels_do_not_overlap_in_rows_and_panels(drawn, name):
+    drawn[name].figure.canvas.draw()
+    _no_overlap(texts(drawn[name]))
+
+
+def test_there_are_no_legends_and_no_spare_spines(drawn):
+    for name, chart in drawn.items():
+        for axes in chart.figure.axes:
+            assert axes.get_legend() is None, name
+            if axes.axison:
+                assert not axes.spines["top"].get_visible(), name
+                assert not axes.spines["right"].get_visible(), name
+
+
+@pytest.mark.parametrize(
+    "wanted, places",
+    [
+        ([1, 5, 9], [1, 5, 9]),
+        ([5, 5], [4, 6]),
+        ([5, 5, 5], [3, 5, 7]),
+        ([9, 1], [9, 1]),
+        ([0, 0], [0, 2]),
+        ([10, 10], [8, 10]),
+        ([], []),
+    ],
+)
+def test_labels_move_as_little_as_they_must(wanted, places):
+    assert charts._spread(wanted, 2, 0, 10) == pytest.approx(places)
+
+
+# ------------------------------------------------------------------------ what it says
+
+
+def test_the_title_names_whoever_wins():
+    few = {name: fabricate.STRATEGIES[name] for name in ("scrub", "lora", "sparse_aware")}
+    better, worse = ("Data", 0.02, 0.95, 0.2), ("Data", 0.9, 0.95, 0.2)
+    one = board(strategies={**few, "sisa": better})
+    other = board(strategies={**few, "sisa": worse, "lora": ("Parameter", 0.0, 0.95, 0.2)})
+    for draw in (charts.forest, charts.rank_intervals, charts.quality_against_cost):
+        assert "sisa" in draw(one).title and "lora" not in draw(one).title
+        assert "lora" in draw(other).title and "sisa" not in draw(other).title
+        assert draw(other).title in draw(other).alt
+
+
+def test_a_control_that_does_as_well_is_in_the_title():
+    weak = {"scrub": ("Gradient", 0.6, 0.9, 0.4)}
+    assert "no closer than the control partial_retrain" in charts.forest(board(strategies=weak)).title
+    assert "the control partial_retrain" in charts.quality_against_cost(board(strategies=weak)).title
+    good = {"scrub": ("Gradient", 0.0, 0.95, 0.4)}
+    assert "control" not in charts.forest(board(strategies=good)).title
+
+
+def test_slower_than_retraining_is_said():
+    slow = {"ensemble": ("Ensemble", 0.1, 0.95, 2.0)}
+    title = charts.quality_against_cost(board(strategies=slow)).title
+    assert "no strategy takes less time than retraining" in title
+
+
+def test_overshooting_is_counted_and_drawn_as_an_arrow_with_its_number():
+    far = {"gradient_ascent": ("Gradient", -4.0, 0.9, 0.1), "scrub": ("Gradient", 0.0, 0.95, 0.3)}
+    of = board(strategies=far)
+    chart = charts.positions(of)
+    assert chart.title.endswith("1 overshoots") and "1 of 2" in chart.title
+    # Rates end at 0, which for the attack's AUC is far below a retrained model's.
+    far = [text.get_text() for text in texts(chart) if re.fullmatch(r"-\d\.\d", text.get_text())]
+    assert sorted(far) == sorted(f"{s.position['C3'].mean:.1f}" for s in of.of("strategy", "control")
+                                 if s.position["C3"].mean < -1.35)  # fmt: skip
+    assert len(far) == 2
+
+
+def test_the_title_says_which_part_is_weakest():
+    useless = {n: ("LLM", 0.0, 0.3, 0.1) for n in ("ssd", "token_masking")}
+    assert "utility is the weakest part of 2 of 2" in charts.axes(board(strategies=useless)).title
+
+
+def test_relearning_says_who_comes_back():
+    assert "sisa stays near retrained" in charts.relearning(CURVES, "accuracy").title
+    swapped = {**CURVES, "sisa": CURVES["scrub"], "scrub": CURVES["sisa"]}
+    title = charts.relearning(swapped, "accuracy").title
+    assert "scrub stays near retrained" in title and "lora and sisa" in title.replace(
+        "sisa and lora", "lora and sisa"
+    )
+
+
+@pytest.mark.parametrize(
+    "forget, said", [(-3, "gives the forget examples away"), (0, "about as well as"), (4, "stranger")]
+)
+def test_losses_say_whether_the_forget_examples_stand_out(forget, said):
+    assert said in charts.losses(losses_of(forget)).title
+
+
+def test_emphasis_and_subset_leave_the_other_strategies_out(crowded):
+    chart = charts.forest(crowded, names=["scrub", "lora"], emphasise=["scrub"])
+    labels = {t.get_text(): t.get_fontweight() for t in chart.figure.axes[0].get_yticklabels()}
+    assert labels["scrub"] == "bold" and labels["lora"] == "normal"
+    assert "sisa" not in labels and "partial_retrain (control)" in labels
+
+
+# ------------------------------------------------------------------------ odd rows
+
+
+def test_rows_without_a_score_stand_last_with_their_reason(drawn):
+    axes = drawn["forest"].figure.axes[0]
+    labels = [t.get_text() for t in axes.get_yticklabels()]
+    assert set(labels[-2:]) == {"certified_removal", "fisher_forgetting"}
+    notes = [t.get_text() for t in axes.texts if t.get_text().startswith("—")]
+    assert any(note.startswith("— errored: boom") and "$x^2$" in note for note in notes)
+    assert any(note.startswith("— not applicable") and note.endswith("…") for note in notes)
+    assert "Without a score: certified_removal, fisher_forgetting" in drawn["forest"].alt
+
+
+def test_one_seed_is_drawn_and_said():
+    single = board(seeds=1)
+    assert charts.forest(single).title.endswith("(one seed: no interval)")
+    for draw in ON_A_BOARD.values():
+        assert draw(single).figure.axes
+
+
+def test_a_board_without_strategies_still_draws():
+    empty = board(strategies={})
+    assert charts.forest(empty).title == "No strategy has a score on synthetic"
+    for draw in ON_A_BOARD.values():
+        assert draw(empty).figure.axes
+
+
+def test_a_strategy_of_ones_own_is_near_black_and_a_star():
+    mine = board(strategies={"mine": ("Yours", 0.1, 0.95, 0.3)})
+    mark = charts.mark_of(mine["mine"])
+    assert (mark.colour, mark.marker) == ("#000000", "*")
+    assert "mine" in charts.forest(mine).title
+
+
+def test_what_is_not_there_is_refused_by_name(crowded):
+    with pytest.raises(KeyError, match="nobody"):
+        charts.forest(crowded, names=["nobody"])
+    with pytest.raises(ValueError, match="retrained"):
+        charts.relearning({"original": CURVES["original"]}, "accuracy")
+
+
+# ------------------------------------------------------------------------ the palette
+
+
+def _contrast(a: str, b: str) -> float:
+    def light(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return float(np.dot(parts, (0.2126, 0.7152, 0.0722)))
+
+    dark, bright = sorted((light(a), light(b)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_marks_can_be_seen_on_both_pages_and_told_apart_without_colour():
+    marks = [*charts.PALETTE.values(), charts.CONTROL]
+    for mark in marks:
+        assert _contrast(mark.colour, "#ffffff") >= 3
+        assert _contrast(mark.dark, "#121212") >= 3
+    assert len({mark.colour for mark in marks}) == len({mark.dark for mark in marks}) == 8
+    assert len({mark.marker for mark in charts.PALETTE.values()}) == 7
+
+
+def test_the_grey_band_reaches_from_the_lowest_to_the_highest_retrained_seed(crowded, drawn):
+    seeds = crowded["retrained"].rm_by_seed.values()
+    (band,) = drawn["forest"].figure.axes[0].patches
+    assert band.get_x() == pytest.approx(min(seeds))
+    assert band.get_x() + band.get_width() == pytest.approx(max(seeds))
