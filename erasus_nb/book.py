@@ -285,11 +285,16 @@ class Page:
         if not ran:
             return f"<p>No strategy of this page ran on {escape(workload)}.</p>"
         best, control = ran[0], board["partial_retrain"]
+        named = f"<strong>{escape(best.name)}</strong>"
         verdict = (
-            f"On <code>{escape(workload)}</code>, <strong>{escape(best.name)}</strong> comes closest to "
-            f"retraining of this page's {len(ran)}: Retrain-Match {_interval(best.rm, 1)} of 100 "
-            f"({len(board.seeds)} seeds). Retraining for the usual cost of a strategy scores "
-            f"{_interval(control.rm, 1)}; two full retrainings compared with each other "
+            f"On <code>{escape(workload)}</code>, {named} reaches"
+            if len(ran) == 1
+            else f"Of {len(ran)} strategies on <code>{escape(workload)}</code>, {named} comes "
+            "closest to retraining:"
+        ) + (
+            f" Retrain-Match {_interval(best.rm, 1)} of 100 ({len(board.seeds)} seeds). "
+            f"Retraining for a quarter of its epochs scores {_interval(control.rm, 1)}; full "
+            f"retraining, against the retrainings of other seeds, "
             f"{_interval(board['retrained'].rm, 1)}."
         )
         shown = sorted(

@@ -352,6 +352,10 @@ def sisa_ensemble(
 LAMBDA, SIGMA = 1.0, 0.5
 
 
+class BudgetExhausted(RuntimeError):
+    """A request would leave more behind in a convex head than its certificate allows."""
+
+
 class PublicFeatures(nn.Module):
     """Features of a frozen network that was trained on public examples only.
 

@@ -315,14 +315,15 @@ def _top_table(board: Board, best: int = 5) -> str:
 def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str]:
     """The substitutions of one workload; every key exists whatever was measured."""
     keys = ("best", "best_rm", "original_rm", "retrained_rm", "random_init_rm")
-    keys += ("partial_retrain_rm", "seeds", "n_strategies")
-    facts = {f"{key}_{workload}": unknown for key in keys}
+    facts = {f"{key}_{workload}": unknown for key in (*keys, "partial_retrain_rm")}
+    # Counts stand before a noun: "no training seeds".
+    facts |= {f"{key}_{workload}": "no" for key in ("seeds", "n_strategies")}
     facts[f"top_table_{workload}"] = NO_ROWS
     if board is None:
         return facts
     if not board.gates_passed:
         failed = ", ".join(gate.name for gate in board.gates if not gate.passed)
-        facts = {key: "not ranked (a gate failed)" for key in facts}
+        facts |= {key: "not ranked (a gate failed)" for key in facts if facts[key] != "no"}
         facts[f"top_table_{workload}"] = f"*Not ranked: failed gates: {text_span(failed)}.*"
         return facts
     ranked = [s for s in board.of("strategy") if s.rm is not None]

@@ -313,9 +313,10 @@ def test_squared_gradients_equal_a_slow_loop(name):
         for n, g in gradient(model, task, batch.take(torch.tensor([i]))).items():
             slow[n] += g.double() ** 2 / len(batch)
     fast = squared_gradients(model, task, batch, chunk=10)
-    for n in slow:
+    for n, expected in slow.items():
         assert fast[n].dtype == torch.float64
-        assert torch.allclose(fast[n], slow[n], rtol=1e-4, atol=1e-8 * slow[n].max()), n
+        noise = 1e-8 * expected.max()
+        assert torch.allclose(fast[n], expected, rtol=1e-4, atol=noise), n
     # The planted fault: squaring the mean gradient is another quantity altogether.
     mean = gradient(model, task, batch)
     assert not any(
@@ -331,10 +332,9 @@ def test_squared_gradients_do_not_depend_on_order_or_chunks():
         squared_gradients(model, task, batch, chunk=7),
         squared_gradients(model, task, batch.take(order), chunk=64),
     ):
-        for n in first:
-            assert torch.allclose(
-                first[n], other[n], rtol=1e-4, atol=1e-9 * first[n].max()
-            ), n
+        for n, value in first.items():
+            noise = 1e-9 * value.max()
+            assert torch.allclose(value, other[n], rtol=1e-4, atol=noise), n
 
 
 def test_squared_gradients_of_two_sets_add_up():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,13 @@ class UnitGroup:
     consumer: str
     activation: str
     columns: int = 1
+
+
+class Embedding(NamedTuple):
+    """One modality of a batch: `features` before and `projected` after its projection."""
+
+    features: Tensor
+    projected: Tensor
 
 
 @dataclass(frozen=True)
@@ -170,10 +177,14 @@ class Task:
         raise NotApplicable("this workload's model has no layer for adapters")
 
     def modalities(self, model) -> dict[str, list[str]]:
-        """Modality -> module names."""
+        """Modality -> its module names, from input to output, the projection last."""
         raise NotApplicable(
             "this workload has one modality; there is nothing to decouple"
         )
+
+    def embeddings(self, model, batch: Batch) -> dict[str, Embedding]:
+        """Modality -> what the model makes of that half of each pair."""
+        raise NotApplicable("this workload has one modality; there is nothing to embed")
 
     # ---- what only some strategies declare
 
