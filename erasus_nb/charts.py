@@ -409,7 +409,10 @@ def _closest(board: Board, rows: Sequence[Standing]) -> str:
     if not best:
         return f"No strategy has a score on {workload}"
     names = [line.name for line in best]
-    if len(names) > 3:
+    if len(names) == len(_scored(rows)) > 3:
+        said = f"The seeds cannot say which of {len(names)} strategies comes closest to retraining"
+        said += f" on {workload}"
+    elif len(names) > 3:
         said = (
             f"{_clean(names[0])} and {len(names) - 1} others that the seeds cannot tell apart "
             f"come closest to retraining on {workload}"
@@ -493,10 +496,10 @@ def positions(board: Board, names: Collection[str] | None = None,
     called = {**CRITERIA, **board.facts.get("criteria", {})}
     with matplotlib.rc_context(_RC):
         figure, panels, width = _canvas(
-            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), bottom=0.6,
+            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), bottom=0.75,
             panels=3, gap=0.22, above=0.34,
         )  # fmt: skip
-        limits = (-1.35, 1.35)
+        limits = (-1.35, 1.75)  # wider on the left: a number beyond fits before the dashed line
         for axes, criterion in zip(panels, CRITERIA, strict=True):
             # Original on the left: reading order is the way that unlearning should go.
             axes.set(xlim=limits[::-1], ylim=(max(len(rows), 2) - 0.4, -0.6))
@@ -511,7 +514,7 @@ def positions(board: Board, names: Collection[str] | None = None,
             axes.annotate(_fit(f"{criterion} {called[criterion]}", width), (0.5, 1),
                           xycoords="axes fraction", xytext=(0, 4), ha="center",
                           textcoords="offset points")  # fmt: skip
-            axes.set_xticks([1, 0, -1], ["original", "retrained", "over"])
+            axes.set_xticks([1, 0, -1], ["original", "\nretrained", "over"])
             axes.set_yticks([])
         _names(panels[0], rows, emphasise)
         figure.text(0.5, 0.1 / figure.get_figheight(), ha="center", va="bottom",
@@ -573,47 +576,56 @@ def _place(figure, axes, points: Sequence[tuple], labels: Sequence[str],
            keep_clear: Sequence[tuple] = ()) -> list:  # fmt: skip
     """Write each label beside its point, clear of the other points and labels.
 
-    `keep_clear` are lines to stay off, too, as (x0, y0, x1, y1) in data coordinates.
-
     Tries places around the point, nearest first; a label that had to move away gets a thin
     line. Points and labels are taken from the top down, so the same data give the same
-    picture.
+    picture. `keep_clear` are lines, as (x0, y0, x1, y1) in data coordinates, that a label
+    crosses only where there is no place without.
     """
     points = np.asarray(points, float)
     spots = axes.transData.transform(points) * 72 / figure.dpi  # in points of 1/72 inch
     frame = axes.get_window_extent().extents * 72 / figure.dpi
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    marks = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    lines = []
     for x0, y0, x1, y1 in keep_clear:
         (x0, y0), (x1, y1) = axes.transData.transform([(x0, y0), (x1, y1)]) * 72 / figure.dpi
-        taken.append((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+        lines.append((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+    turns = np.deg2rad([0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240])
+    ways = [
+        (far, np.cos(turn) * far, np.sin(turn) * far) for far in range(8, 130, 6) for turn in turns
+    ]
     texts: list = [None] * len(labels)
+    written: list[tuple] = []
     for i in sorted(range(len(labels)), key=lambda i: (-spots[i][1], spots[i][0])):
         wide, tall = 72 * _inches(labels[i]), 10.5
-        tries = [
-            (far, np.cos(turn) * far, np.sin(turn) * far)
-            for far in (*range(8, 130, 6),)
-            for turn in np.deg2rad([0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240])
-        ]
-        for far, dx, dy in tries:
+        others = [mark for k, mark in enumerate(marks) if k != i]
+        fits = []
+        for far, dx, dy in ways:
             ha = "left" if dx > 1 else "right" if dx < -1 else "center"
             x, y = spots[i] + (dx, dy)
             x0 = {"left": x, "right": x - wide, "center": x - wide / 2}[ha]
             box = (x0 - 1, y - tall / 2, x0 + wide + 1, y + tall / 2)
-            free = frame[0] < box[0] and box[2] < frame[2] + 6
-            free = free and frame[1] < box[1] and box[3] < frame[3]
-            # A thin line may cross lines, but not run through another point.
-            others = [taken[k] for k in range(len(spots)) if k != i]
-            way = [spots[i] + np.array([dx, dy]) * part for part in np.linspace(0.2, 0.9, 12)]
-            free = free and not any(
-                x0 < px < x1 and y0 < py < y1 for px, py in way for x0, y0, x1, y1 in others
-            )
-            if free and not any(_boxes_overlap(box, other) for other in taken):
+            inside = frame[0] < box[0] and box[2] < frame[2] + 6
+            if not (inside and frame[1] < box[1] and box[3] < frame[3]):
+                continue
+            if any(_boxes_overlap(box, other) for other in (*marks, *written)):
+                continue
+            # The thin line may cross lines, but not run through another point.
+            path = [spots[i] + np.array([dx, dy]) * part for part in np.linspace(0.2, 0.9, 12)]
+            if any(x0 < px < x1 and y0 < py < y1 for px, py in path for x0, y0, x1, y1 in others):
+                continue
+            crossed = sum(_boxes_overlap(box, line) for line in lines)
+            fits.append((crossed, len(fits), box, far, dx, dy, ha))
+            if not crossed:
                 break
-        taken.append(box)
-        line = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
+        if not fits:  # fuller than full: beside its point, whatever is there
+            x, y = spots[i]
+            fits = [(0, 0, (x + 8, y - 5, x + 8 + wide, y + 5), 8, 8, 0, "left")]
+        _, _, box, far, dx, dy, ha = min(fits, key=lambda fit: fit[:2])
+        written.append(box)
+        arrow = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
         texts[i] = axes.annotate(
             labels[i], points[i], xytext=(dx, dy), textcoords="offset points", ha=ha,
-            va="center", arrowprops=line if far > 14 else None, annotation_clip=False,
+            va="center", arrowprops=arrow if far > 14 else None, annotation_clip=False,
         )  # fmt: skip
     return texts
 

@@ -85,16 +85,20 @@ def _box(name: str, kind: str, text: str) -> dict:
     return _markdown(name, f":::{{{kind}}}\n{text}\n:::")
 
 
+def _is_smoke(run: dict) -> bool:
+    return run["metadata"].get("papermill", {}).get("parameters", {}).get("profile") == "smoke"
+
+
 def _about(run: dict) -> list[dict]:
     """One line on when and how the outputs were made, louder if they mean nothing."""
     about = run["metadata"].get("papermill", {})
-    given = {k: v for k, v in about.get("parameters", {}).items()}
     if not about:
         return []
-    shown = ", ".join(f"{code_span(k)} = {code_span(json.dumps(v))}" for k, v in given.items())
+    given = about.get("parameters", {}).items()
+    shown = ", ".join(f"{code_span(k)} = {code_span(json.dumps(v))}" for k, v in given)
     when, seconds = text_span(about["start_time"][:10]), about.get("duration") or 0
     line = f"Outputs of a run on {when} with {shown or 'the default parameters'}; {seconds:.0f} s."
-    if given.get("profile") == "smoke":
+    if _is_smoke(run):
         line += (
             " A **smoke run**: so small that its numbers mean nothing. "
             "It only shows that everything runs."
@@ -140,7 +144,9 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
         else:
             here["outputs"] = there["outputs"]
             here["execution_count"] = there["execution_count"]
-    source["cells"][1:1] = lifted + _about(run)
+    about, smoke = _about(run), _is_smoke(run)
+    # That the numbers mean nothing is said before them.
+    source["cells"][1:1] = about + lifted if smoke else lifted + about
     return None
 
 

@@ -210,6 +210,18 @@ def test_labels_do_not_overlap_when_points_crowd():
     _no_overlap(labels)
 
 
+def test_labels_find_a_place_when_every_interval_is_wide():
+    wild = board(seeds=2)  # with two seeds a t interval reaches over most of the scale
+    chart = charts.quality_against_cost(wild)
+    chart.figure.canvas.draw()
+    width, height = chart.figure.get_size_inches() * chart.figure.dpi
+    labels = list(chart.figure.axes[0].texts)
+    _no_overlap(labels)
+    for label in labels:
+        b = box(label)
+        assert 0 < b.x0 and b.x1 < width and 0 < b.y0 and b.y1 < height, label.get_text()
+
+
 def test_labels_at_the_ends_of_curves_do_not_overlap(drawn):
     chart = drawn["relearning"]
     chart.figure.canvas.draw()
@@ -261,6 +273,11 @@ def test_the_title_names_whoever_wins():
         assert "sisa" in draw(one).title and "lora" not in draw(one).title
         assert "lora" in draw(other).title and "sisa" not in draw(other).title
         assert draw(other).title in draw(other).alt
+
+
+def test_a_tie_of_everybody_is_said_as_such():
+    same = {name: ("Gradient", 0.2, 0.95, 0.2) for name in ("a", "b", "c", "d")}
+    assert charts.forest(board(strategies=same)).title.startswith("The seeds cannot say which of 4")
 
 
 def test_a_control_that_does_as_well_is_in_the_title():

@@ -21,7 +21,7 @@ page = cells.load("gradient")
 
 #: Strong enough to forget here; the papers' step sizes are for larger networks.
 ASCENT = {"optimizer": "adam", "epochs": 8}
-SALUN = {"lr": 0.1, "epochs": 5}
+SALUN = {"lr": 0.05, "epochs": 5}
 SCRUB = {"lr": 3e-3, "T": 2.0, "epochs": 6}
 
 
@@ -384,7 +384,7 @@ def test_overwriting_touches_the_unit_of_the_forgotten_class_alone(here, start):
     assert new["head.weight"][unit].std().item() == pytest.approx(1e-3**0.5, rel=0.4)
     of_class = here.forget_batch.take((here.forget_batch["labels"] == unit).nonzero()[:, 0])
     overwritten = here.run(page.fisher_forgetting, alpha=0.0, head_reset="class").model
-    assert accuracy(overwritten, of_class) < 0.5 < accuracy(here.original, of_class)
+    assert accuracy(overwritten, of_class) < 0.7 < 0.95 < accuracy(here.original, of_class)
 
 
 def test_a_request_without_a_class_has_no_unit_to_overwrite(here):
@@ -588,11 +588,18 @@ def test_without_max_epochs_it_is_distilled_fine_tuning(here):
 
 
 def test_a_max_epoch_first_does_not_start(here, start):
-    plain = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "epochs": 3}
-    alone = {"gamma": 0.0, "alpha": 0.0, "first": "max"}
-    assert close(weights_of(here, page.scrub, **plain, **alone), start, atol=1e-6)
-    pushed = weights_of(here, page.scrub, **plain, gamma=1.0, alpha=0.0, first="min")
-    assert not close(pushed, start, atol=1e-3)
+    alone = {"gamma": 0.0, "alpha": 0.0, "weight_decay": 0.0, "epochs": 1}
+    how = {"optimizer": "sgd", "lr": 0.01, "first": "max"}
+    assert close(weights_of(here, page.scrub, **how, **alone), start, atol=1e-6)
+    # An adaptive optimiser makes full steps of the rounding errors.
+    adaptive = {**how, "optimizer": "adam"}
+    assert not close(weights_of(here, page.scrub, **adaptive, **alone), start, atol=1e-2)
+
+
+def test_a_min_epoch_on_the_labels_first_gives_the_push(here):
+    how = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 0.0, "epochs": 1}
+    gap = lambda first: here.run(page.scrub, first=first, **how).losses["forget divergence"]
+    assert gap("max")[0] < 1e-5 < 1e-4 < gap("min")[0]
 
 
 def test_with_nothing_to_obey_it_is_ascent_on_the_divergence(here):
@@ -719,7 +726,7 @@ def pairs():
     return Setting(model.eval(), *parts, make_task, learnt)
 
 
-TOWERS = {"lr": 2e-3, "epochs": 60, "batch_size": 16}
+TOWERS = {"lr": 2e-3, "epochs": 60, "batch_size": 16, "w_mkr": 5.0, "w_ukr": 10.0}
 
 
 @pytest.fixture(scope="module")
@@ -752,17 +759,26 @@ def test_forgotten_pairs_look_like_strangers_and_did_not_before(decoupled):
         assert (ks_2samp(matched.numpy(), strangers.numpy()).pvalue > 0.01) == alike
 
 
-def test_pairs_that_stay_and_each_half_of_the_others_are_as_before(decoupled):
-    where, task = pairs(), PairTask()
+def test_pairs_that_stay_are_as_before(decoupled):
+    where = pairs()
     before, after = (table(m, where.retain_batch) for m in (where.original, decoupled.model))
-    assert (before.diag() - after.diag()).abs().mean() < 0.1
+    assert (before.diag() - after.diag()).abs().mean() < 0.15
     assert (after.argmax(1) == torch.arange(PAIRS - FORGET)).double().mean() > 0.95
-    with torch.no_grad():
-        old = task.embeddings(where.original, where.forget_batch)
-        new = task.embeddings(decoupled.model, where.forget_batch)
-    for modality in old:
-        moved = (new[modality].features - old[modality].features).norm(dim=1)
-        assert (moved / old[modality].features.norm(dim=1)).mean() < 0.15, modality
+
+
+@torch.no_grad()
+def drift(model):
+    """How far the towers' features of forget images and texts have moved, relative."""
+    where, task = pairs(), PairTask()
+    old, new = (task.embeddings(m, where.forget_batch) for m in (where.original, model))
+    moved = [(new[m].features - old[m].features).norm() / old[m].features.norm() for m in old]
+    return torch.stack(moved)
+
+
+def test_each_half_of_a_forgotten_pair_is_known_as_before(decoupled):
+    careless = pairs().run(page.modality_decoupling, **{**TOWERS, "w_ukr": 0.0}).model
+    assert (drift(decoupled.model) < 0.25).all()
+    assert (drift(careless) > 1.3 * drift(decoupled.model)).all()
 
 
 def test_without_the_first_term_nothing_is_wrong_and_nothing_moves():
@@ -783,7 +799,7 @@ def test_only_what_may_be_trained_changes(train, layers):
     assert moved == named - {"logit_scale"}
 
 
-def test_strangers_from_the_retain_set_will_do(here):
+def test_strangers_from_the_retain_set_will_do():
     where = pairs()
     settings = {**TOWERS, "partner": "retain"}
     new = where.run(page.modality_decoupling, **settings).model

@@ -105,8 +105,9 @@ def test_the_page_says_when_and_with_what_it_was_run():
 def test_a_smoke_run_says_that_its_numbers_mean_nothing():
     source = page("Page")
     sphinx_runs.lay(source, executed(source, "smoke"), "`run`")
-    assert "{caution}" in source["cells"][2]["source"]
-    assert "mean nothing" in source["cells"][2]["source"]
+    assert "{caution}" in source["cells"][1]["source"]  # before the glance
+    assert "mean nothing" in source["cells"][1]["source"]
+    assert source["cells"][2]["outputs"] == stream("AT A GLANCE")
 
 
 def test_a_change_of_text_keeps_the_outputs_and_a_change_of_code_drops_them():
