@@ -34,8 +34,10 @@ from .workloads.base import Meter, Records
 #: Training seeds reserved for choosing settings; a reported row never uses one.
 TUNING_SEEDS = (1000, 1001, 1002, 1003)
 
-#: Code that a row's numbers depend on besides the strategy itself.
-_CODE = ("benchmark.py", "metrics.py", "provenance.py", "strategy.py", "training.py")
+#: Code that models, records of base training and rows depend on.
+_MODEL_CODE = ("metrics.py", "strategy.py", "training.py")
+_RECORD_CODE = ("provenance.py", *_MODEL_CODE)
+_ROW_CODE = ("benchmark.py", *_RECORD_CODE)
 
 
 def digest(*parts: Any) -> str:
@@ -45,41 +47,77 @@ def digest(*parts: Any) -> str:
 
 
 @cache
-def code_version() -> str:
-    """Hash of the package code that measurements depend on."""
+def code_version(names: tuple[str, ...]) -> str:
+    """Hash of these modules of the package and of the workloads."""
     package = ROOT / "erasus_nb"
-    files = [package / name for name in _CODE] + sorted(
-        (package / "workloads").glob("*.py")
-    )
+    files = [package / name for name in names]
+    files += sorted((package / "workloads").glob("*.py"))
     return digest([(f.name, f.read_text("utf-8")) for f in files])
 
 
 def source_of(function: Callable) -> str:
     """Source of a function and of everything of its own module that it uses.
 
-    So that editing one strategy, or a helper of it, reruns that strategy and no other.
+    So that editing one strategy, or a helper of it, reruns that strategy and no other. The
+    same text in a notebook's kernel and in the module exported from its cells.
     """
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, str], str] = {}
 
     def visit(item) -> None:
-        name = f"{item.__module__}.{item.__qualname__}"
+        name = (item.__module__, item.__qualname__)
         if name in seen:
             return
-        seen[name] = inspect.getsource(item)
-        members = (
-            [item] if isinstance(item, types.FunctionType) else vars(item).values()
-        )
-        for member in members:
-            if isinstance(member, types.FunctionType):
-                for used in sorted(_names(member.__code__)):
-                    found = member.__globals__.get(used)
-                    if isinstance(found, (type, types.FunctionType)) and (
-                        found.__module__ == item.__module__
-                    ):
-                        visit(found)
+        methods = [item]
+        if isinstance(item, type):
+            # A class of a kernel has no source file; its methods have.
+            methods = _methods(item)
+            seen[name] = repr(_outline(item))
+        else:
+            seen[name] = inspect.getsource(item)
+        for method in methods:
+            if method is not item:
+                seen[(item.__module__, method.__qualname__)] = inspect.getsource(method)
+            for used in sorted(_names(method.__code__)):
+                found = method.__globals__.get(used)
+                if isinstance(found, (type, types.FunctionType)) and (
+                    found.__module__ == item.__module__
+                ):
+                    visit(found)
 
     visit(function)
     return "\n".join(seen.values())
+
+
+def _methods(kind: type) -> list[types.FunctionType]:
+    """The methods written in a class, not those that a decorator generates."""
+    found = []
+    for member in vars(kind).values():
+        if isinstance(member, property):
+            member = member.fget
+        member = getattr(member, "__func__", member)
+        if (
+            isinstance(member, types.FunctionType)
+            and member.__code__.co_filename != "<string>"
+        ):
+            found.append(member)
+    return found
+
+
+def _outline(kind: type) -> tuple:
+    """Name, bases, fields and plain values of a class: what its methods do not say."""
+    fields = {
+        k: getattr(v, "__name__", str(v))
+        for k, v in inspect.get_annotations(kind).items()
+    }
+    plain = {
+        k: v
+        for k, v in vars(kind).items()
+        if isinstance(v, (str, int, float, bool, tuple))
+    }
+    hidden = {"__module__", "__doc__", "__qualname__", "__firstlineno__"}
+    bases = [base.__name__ for base in kind.__bases__]
+    values = {k: v for k, v in plain.items() if k not in hidden}
+    return kind.__name__, bases, fields, values
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -235,9 +273,9 @@ class Bench:
             else f"{self.workload}-{self.request}"
         )
 
-    def _key(self, *parts: Any) -> str:
+    def _key(self, *parts: Any, code: tuple[str, ...] = _MODEL_CODE) -> str:
         spec = (self.workload, asdict(self.load.sizes.recipe), self._data, self.device)
-        return digest(*parts, spec, code_version(), torch.__version__)
+        return digest(*parts, spec, code_version(code), torch.__version__)
 
     @cached_property
     def _data(self) -> str:
@@ -250,7 +288,9 @@ class Bench:
     def _remember(
         self, name: str, make: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        return self.store.one(self._key(name, self.load.sizes.shadows), make)
+        return self.store.one(
+            self._key(name, self.load.sizes.shadows, code=_RECORD_CODE), make
+        )
 
     # ---- the reference models
 
@@ -328,7 +368,8 @@ class Bench:
             ("retrained", self.retrained()),
         ):
             for seed, state in states.items():
-                key = self._key("row", kind, seed, self.request, self.folds)
+                asked = (kind, seed, self.request, self.folds)
+                key = self._key("row", *asked, code=_ROW_CODE)
                 if not writer.has(kind, seed, key, self.seeds):
                     model = self.load.load(state)
                     row = _unfinished(
@@ -403,7 +444,8 @@ class Bench:
         source = source_of(function)
         rows = []
         for seed in self.seeds:
-            key = self._key("row", source, full, by, seed, self.request, self.folds)
+            asked = (seed, self.request, self.folds)
+            key = self._key("row", source, full, by, *asked, code=_ROW_CODE)
             if not writer.has(facts.name, seed, key, self.seeds):
                 row = _unfinished(
                     strategy=facts.name,

@@ -105,7 +105,9 @@ class Chart:
         text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
         head, rest = text.split(">", 1)
         head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-        head += ' fill="currentColor"'  # what matplotlib fills with black, it does not say
+        head += (
+            ' fill="currentColor"'  # what matplotlib fills with black, it does not say
+        )
         # Ids of groups are the same in every figure, and a page holds many figures.
         rest = re.sub(r'<g id="[^"]*"', "<g", rest)
         # A hundredth of a point is below what a screen shows; six decimals double the page.
@@ -160,13 +162,16 @@ def _label(standing: Standing) -> str:
     if standing.kind == "control":
         return f"{name} (control)"
     if standing.status == "partial":
-        return f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')})"
+        return (
+            f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')})"
+        )
     return f"{name} (analogue)" if standing.analogue else name
 
 
 def _absence(standing: Standing) -> str:
     status = {"not_applicable": "not applicable", "error": "errored"}
-    return f"{status.get(standing.status, standing.status)}: {standing.reason or 'no seed finished'}"
+    reason = standing.reason or "no seed finished"
+    return f"{status.get(standing.status, standing.status)}: {reason}"
 
 
 # ---------------------------------------------------------------- choosing what to draw
@@ -240,8 +245,16 @@ def _fit(text: str, width: float) -> str:
     return line
 
 
-def _canvas(title: str, height: float, left: float, right: float = 0.1, bottom: float = 0.5,
-            panels: int = 1, gap: float = 0.2, above: float = 0.1):  # fmt: skip
+def _canvas(
+    title: str,
+    height: float,
+    left: float,
+    right: float = 0.1,
+    bottom: float = 0.5,
+    panels: int = 1,
+    gap: float = 0.2,
+    above: float = 0.1,
+):
     """A figure with its title, and `panels` axes side by side; all lengths in inches.
 
     `height` is the height of the axes; `above` is room between axes and title.
@@ -251,8 +264,15 @@ def _canvas(title: str, height: float, left: float, right: float = 0.1, bottom: 
     whole = height + bottom + top
     figure = Figure(figsize=(_WIDE, whole))
     FigureCanvasAgg(figure)
-    figure.text(0.05 / _WIDE, 1 - 0.04 / whole, "\n".join(lines), size=_TITLE,
-                va="top", ha="left", linespacing=1.25)  # fmt: skip
+    figure.text(
+        0.05 / _WIDE,
+        1 - 0.04 / whole,
+        "\n".join(lines),
+        size=_TITLE,
+        va="top",
+        ha="left",
+        linespacing=1.25,
+    )
     width = (_WIDE - left - right - gap * (panels - 1)) / panels
     axes = [
         figure.add_axes(
@@ -268,7 +288,9 @@ def _canvas(title: str, height: float, left: float, right: float = 0.1, bottom: 
     return figure, axes, width
 
 
-def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def _spread(
+    wanted: Sequence[float], gap: float, low: float, high: float
+) -> list[float]:
     """Places nearest to those wanted (least squares), at least `gap` apart, inside low..high.
 
     More labels than fit keep their gap and leave the range at both ends alike.
@@ -280,7 +302,11 @@ def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> lis
     # With the gaps taken out, "in order and apart" is "non-decreasing".
     flat = isotonic_regression(np.asarray(wanted, float)[order] - steps).x
     room = high - low - steps[-1]
-    flat = np.clip(flat, low, low + room) if room >= 0 else np.full_like(flat, low + room / 2)
+    flat = (
+        np.clip(flat, low, low + room)
+        if room >= 0
+        else np.full_like(flat, low + room / 2)
+    )
     places = np.empty(len(wanted))
     places[order] = flat + steps
     return places.tolist()
@@ -298,7 +324,8 @@ def _names(axes, rows: Sequence[Standing], emphasise: Collection[str]) -> None:
 
 def _left(rows: Sequence[Standing], emphasise: Collection[str]) -> float:
     return 0.2 + max(
-        (_inches(_label(line), bold=line.name in emphasise) for line in rows), default=1.0
+        (_inches(_label(line), bold=line.name in emphasise) for line in rows),
+        default=1.0,
     )
 
 
@@ -315,37 +342,79 @@ def _dot(axes, y: float, line: Standing, interval, seeds, limits, emphasise) -> 
     mark, alpha = mark_of(line), _pale(line, emphasise)
     inside = [value for value in seeds if low <= value <= high]
     # Below the bar, which would cover them.
-    axes.plot(inside, [y + 0.24] * len(inside), ".", ms=4.0, mew=0, color=mark.colour,
-              alpha=0.5 * alpha)  # fmt: skip
+    axes.plot(
+        inside,
+        [y + 0.24] * len(inside),
+        ".",
+        ms=4.0,
+        mew=0,
+        color=mark.colour,
+        alpha=0.5 * alpha,
+    )
     hollow = {"mfc": "none"} if line.kind == "control" else {"mfc": mark.colour}
     if low <= interval.mean <= high:
         ends = np.clip([interval.low, interval.high], low, high)
-        axes.plot(ends, [y, y], "-", lw=1.6, color=mark.colour, alpha=alpha,
-                  solid_capstyle="butt")  # fmt: skip
+        axes.plot(
+            ends,
+            [y, y],
+            "-",
+            lw=1.6,
+            color=mark.colour,
+            alpha=alpha,
+            solid_capstyle="butt",
+        )
         size = 8.5 if mark.marker == "*" else 5.5
-        axes.plot(interval.mean, y, mark.marker, ms=size, mec=mark.colour, mew=1.2,
-                  color=mark.colour, alpha=alpha, **hollow)  # fmt: skip
+        axes.plot(
+            interval.mean,
+            y,
+            mark.marker,
+            ms=size,
+            mec=mark.colour,
+            mew=1.2,
+            color=mark.colour,
+            alpha=alpha,
+            **hollow,
+        )
         return
     beyond = interval.mean > high
     edge = high if beyond else low
     rightwards = beyond != axes.xaxis_inverted()
-    axes.plot(edge, y, ">" if rightwards else "<", ms=5.5, mew=1.2, mec=mark.colour,
-              color=mark.colour, alpha=alpha, clip_on=False, **hollow)  # fmt: skip
-    axes.annotate(f"{interval.mean:.1f}", (edge, y), xytext=(-6 if rightwards else 6, 0),
-                  textcoords="offset points", va="center", size=_TEXT,
-                  ha="right" if rightwards else "left")  # fmt: skip
+    axes.plot(
+        edge,
+        y,
+        ">" if rightwards else "<",
+        ms=5.5,
+        mew=1.2,
+        mec=mark.colour,
+        color=mark.colour,
+        alpha=alpha,
+        clip_on=False,
+        **hollow,
+    )
+    axes.annotate(
+        f"{interval.mean:.1f}",
+        (edge, y),
+        xytext=(-6 if rightwards else 6, 0),
+        textcoords="offset points",
+        va="center",
+        size=_TEXT,
+        ha="right" if rightwards else "left",
+    )
 
 
 def _band(axes, values: Sequence[float], mean: float, across: str) -> None:
     """Retrained against retrained: a grey band from the lowest to the highest seed."""
-    span, line = (axes.axvspan, axes.axvline) if across == "x" else (axes.axhspan, axes.axhline)
+    span, line = (
+        (axes.axvspan, axes.axvline) if across == "x" else (axes.axhspan, axes.axhline)
+    )
     if len(values) > 1:
         span(min(values), max(values), color="#000000", alpha=0.12, lw=0, zorder=0)
     line(mean, color="#000000", lw=1.2, zorder=0.5)
 
 
-def forest(board: Board, names: Collection[str] | None = None,
-           emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+def forest(
+    board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
+) -> Chart:
     """Retrain-Match of every strategy and control, with interval, seeds, tier and references.
 
     Args:
@@ -368,7 +437,9 @@ def forest(board: Board, names: Collection[str] | None = None,
         axes.set(xlim=limits, ylim=(max(len(rows), 2) - 0.4, -0.6))
         tops, places = [], []
         if original is not None:
-            axes.axvline(original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
+            axes.axvline(
+                original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5
+            )
             tops, places = ["original"], [original.rm.mean]
         if retrained is not None:
             _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "x")
@@ -378,23 +449,47 @@ def forest(board: Board, names: Collection[str] | None = None,
         half = 0.5 * unit * _inches("retrained")
         apart = _spread(places, 2.2 * half, limits[0], limits[1] - half)
         for text, place in zip(tops, apart, strict=True):
-            axes.annotate(text, (place, 1.0), xycoords=("data", "axes fraction"),
-                          xytext=(0, 4), textcoords="offset points", ha="center")  # fmt: skip
+            axes.annotate(
+                text,
+                (place, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+            )
         for y, line in enumerate(rows):
             if line.rm is not None:
-                _dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise)
+                _dot(
+                    axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise
+                )
                 if line.tier:
-                    axes.annotate(_clean(line.tier, 4), (1, y), xytext=(14, 0),
-                                  xycoords=("axes fraction", "data"), va="center",
-                                  ha="center", textcoords="offset points")  # fmt: skip
+                    axes.annotate(
+                        _clean(line.tier, 4),
+                        (1, y),
+                        xytext=(14, 0),
+                        xycoords=("axes fraction", "data"),
+                        va="center",
+                        ha="center",
+                        textcoords="offset points",
+                    )
             else:
-                axes.text(1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center")
+                axes.text(
+                    1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center"
+                )
         if any(line.tier for line in scored):
-            axes.annotate("tier", (1, 1), xycoords="axes fraction", xytext=(14, 4),
-                          ha="center", textcoords="offset points")  # fmt: skip
+            axes.annotate(
+                "tier",
+                (1, 1),
+                xycoords="axes fraction",
+                xytext=(14, 4),
+                ha="center",
+                textcoords="offset points",
+            )
         _names(axes, rows, emphasise)
-        axes.set_xlabel("Retrain-Match: 0 = like the original, 100 = like retrained "
-                        "(higher is better)")  # fmt: skip
+        axes.set_xlabel(
+            "Retrain-Match: 0 = like the original, 100 = like retrained "
+            "(higher is better)"
+        )
     alt = (
         f"Dot plot with intervals, sorted from best to worst. {title}. "
         + _alt_controls(rows)
@@ -446,10 +541,13 @@ def _alt_missing(rows: Sequence[Standing]) -> str:
     return f"Without a score: {', '.join(missing)}." if missing else ""
 
 
-def rank_intervals(board: Board, names: Collection[str] | None = None,
-                   emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+def rank_intervals(
+    board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
+) -> Chart:
     """One bar a strategy: the ranks it may hold, given what the seeds can tell apart."""
-    rows = [line for line in _rows(board, names) if line.kind == "strategy" and line.rank]
+    rows = [
+        line for line in _rows(board, names) if line.kind == "strategy" and line.rank
+    ]
     resolved, pairs = board.pairs_resolved
     first = [line.name for line in rows if line.rank[0] == 1]
     title = f"The seeds tell {resolved} of {pairs} pairs of strategies apart"
@@ -464,18 +562,28 @@ def rank_intervals(board: Board, names: Collection[str] | None = None,
         for y, line in enumerate(rows):
             mark, alpha = mark_of(line), _pale(line, emphasise)
             axes.plot(line.rank, [y, y], "-", lw=1.6, color=mark.colour, alpha=alpha)
-            axes.plot(line.rank, [y, y], mark.marker, ms=5, mew=0, color=mark.colour,
-                      alpha=alpha)  # fmt: skip
+            axes.plot(
+                line.rank,
+                [y, y],
+                mark.marker,
+                ms=5,
+                mew=0,
+                color=mark.colour,
+                alpha=alpha,
+            )
         _names(axes, rows, emphasise)
         step = max(1, round(last / 12))
-        axes.set_xticks(sorted({1, *range(step, last + 1, step)} - ({2} if step > 1 else set())))
+        axes.set_xticks(
+            sorted({1, *range(step, last + 1, step)} - ({2} if step > 1 else set()))
+        )
         axes.set_xlabel("rank that a strategy may hold (1 = closest to retraining)")
     alt = f"Bars from the best to the worst rank that each strategy may hold. {title}."
     return Chart(figure, alt, title)
 
 
-def positions(board: Board, names: Collection[str] | None = None,
-              emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+def positions(
+    board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
+) -> Chart:
     """Where each strategy ends between original (1), retrained (0) and over-unlearned (-1).
 
     Three panels, one for each memory criterion. A mean outside the panel is an arrow at its
@@ -484,9 +592,15 @@ def positions(board: Board, names: Collection[str] | None = None,
     rows = [line for line in _rows(board, names) if line.rm is not None]
     strategies = _scored(rows)
     near = [
-        line for line in strategies if all(abs(p.mean) <= 0.25 for p in line.position.values())
+        line
+        for line in strategies
+        if all(abs(p.mean) <= 0.25 for p in line.position.values())
     ]
-    over = [line for line in strategies if any(p.high < -0.1 for p in line.position.values())]
+    over = [
+        line
+        for line in strategies
+        if any(p.high < -0.1 for p in line.position.values())
+    ]
     title = (
         f"On {_clean(board.workload)}, {len(near)} of {len(strategies)} strategies end within "
         f"a quarter of the way from retrained on all three criteria; {len(over)} "
@@ -496,10 +610,18 @@ def positions(board: Board, names: Collection[str] | None = None,
     called = {**CRITERIA, **board.facts.get("criteria", {})}
     with matplotlib.rc_context(_RC):
         figure, panels, width = _canvas(
-            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), bottom=0.75,
-            panels=3, gap=0.22, above=0.34,
-        )  # fmt: skip
-        limits = (-1.35, 1.75)  # wider on the left: a number beyond fits before the dashed line
+            title,
+            0.24 * max(len(rows), 2),
+            _left(rows, emphasise),
+            bottom=0.75,
+            panels=3,
+            gap=0.22,
+            above=0.34,
+        )
+        limits = (
+            -1.35,
+            1.75,
+        )  # wider on the left: a number beyond fits before the dashed line
         for axes, criterion in zip(panels, CRITERIA, strict=True):
             # Original on the left: reading order is the way that unlearning should go.
             axes.set(xlim=limits[::-1], ylim=(max(len(rows), 2) - 0.4, -0.6))
@@ -508,18 +630,37 @@ def positions(board: Board, names: Collection[str] | None = None,
             _band(axes, list(seeds.values()), 0.0, "x")
             for y, line in enumerate(rows):
                 if criterion in line.position:
-                    _dot(axes, y, line, line.position[criterion],
-                         line.position_by_seed.get(criterion, {}).values(), limits,
-                         emphasise)  # fmt: skip
-            axes.annotate(_fit(f"{criterion} {called[criterion]}", width), (0.5, 1),
-                          xycoords="axes fraction", xytext=(0, 4), ha="center",
-                          textcoords="offset points")  # fmt: skip
-            axes.set_xticks([1, 0, -1], ["original", "\nretrained", "over"])
+                    _dot(
+                        axes,
+                        y,
+                        line,
+                        line.position[criterion],
+                        line.position_by_seed.get(criterion, {}).values(),
+                        limits,
+                        emphasise,
+                    )
+            axes.annotate(
+                _fit(f"{criterion} {called[criterion]}", width),
+                (0.5, 1),
+                xycoords="axes fraction",
+                xytext=(0, 4),
+                ha="center",
+                textcoords="offset points",
+            )
+            axes.set_xticks([1, -1], ["original", "over"])
+            # A line lower: the three words do not fit side by side.
+            axes.set_xticks([0], ["retrained"], minor=True)
+            axes.tick_params(axis="x", which="minor", length=16, width=0.8, pad=2)
             axes.set_yticks([])
         _names(panels[0], rows, emphasise)
-        figure.text(0.5, 0.1 / figure.get_figheight(), ha="center", va="bottom",
-                    s="signed position: 1 = original, 0 = retrained (best), below 0 = "
-                      "over-unlearned; grey: retrained, all seeds")  # fmt: skip
+        figure.text(
+            0.5,
+            0.1 / figure.get_figheight(),
+            ha="center",
+            va="bottom",
+            s="signed position: 1 = original, 0 = retrained (best), below 0 = "
+            "over-unlearned; grey: retrained, all seeds",
+        )
     exposed = [line.name for line in strategies if line.position["C3"].low > 1]
     alt = f"Three panels of dots from original through retrained to over-unlearned. {title}."
     if exposed:
@@ -528,14 +669,16 @@ def positions(board: Board, names: Collection[str] | None = None,
     return Chart(figure, alt, title)
 
 
-def axes(board: Board, names: Collection[str] | None = None,
-         emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+def axes(
+    board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
+) -> Chart:
     """The three parts of the score side by side: forgetting, privacy, utility."""
     rows = [line for line in _rows(board, names) if line.rm is not None]
     parts = {"forgetting": "forgetting", "privacy": "privacy", "utility": "utility"}
     strategies = _scored(rows)
     weakest = [
-        min(parts, key=lambda part, line=line: getattr(line, part).mean) for line in strategies
+        min(parts, key=lambda part, line=line: getattr(line, part).mean)
+        for line in strategies
     ]
     title = f"No strategy has a score on {_clean(board.workload)}"
     if weakest:
@@ -547,9 +690,15 @@ def axes(board: Board, names: Collection[str] | None = None,
     retrained = _reference(board, "retrained")
     with matplotlib.rc_context(_RC):
         figure, panels, _ = _canvas(
-            title, 0.24 * max(len(rows), 2), _left(rows, emphasise), right=0.2, bottom=0.6,
-            panels=3, gap=0.3, above=0.34,
-        )  # fmt: skip
+            title,
+            0.24 * max(len(rows), 2),
+            _left(rows, emphasise),
+            right=0.2,
+            bottom=0.6,
+            panels=3,
+            gap=0.3,
+            above=0.34,
+        )
         for panel, part in zip(panels, parts, strict=True):
             panel.set(xlim=(-0.04, 1.06), ylim=(max(len(rows), 2) - 0.4, -0.6))
             panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -558,13 +707,24 @@ def axes(board: Board, names: Collection[str] | None = None,
                 _band(panel, [part_of.low, part_of.high], part_of.mean, "x")
             for y, line in enumerate(rows):
                 _dot(panel, y, line, getattr(line, part), (), (-0.04, 1.06), emphasise)
-            panel.annotate(part, (0.5, 1), xycoords="axes fraction", xytext=(0, 4),
-                           ha="center", textcoords="offset points")  # fmt: skip
+            panel.annotate(
+                part,
+                (0.5, 1),
+                xycoords="axes fraction",
+                xytext=(0, 4),
+                ha="center",
+                textcoords="offset points",
+            )
             panel.set_yticks([])
         _names(panels[0], rows, emphasise)
-        figure.text(0.5, 0.1 / figure.get_figheight(), ha="center", va="bottom",
-                    s="match with retraining (1 = like retrained, higher is better; "
-                      "line and grey: retrained)")  # fmt: skip
+        figure.text(
+            0.5,
+            0.1 / figure.get_figheight(),
+            ha="center",
+            va="bottom",
+            s="match with retraining (1 = like retrained, higher is better; "
+            "line and grey: retrained)",
+        )
     return Chart(figure, f"Three panels of dots with intervals. {title}.", title)
 
 
@@ -572,8 +732,13 @@ def _boxes_overlap(a, b) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _place(figure, axes, points: Sequence[tuple], labels: Sequence[str],
-           keep_clear: Sequence[tuple] = ()) -> list:  # fmt: skip
+def _place(
+    figure,
+    axes,
+    points: Sequence[tuple],
+    labels: Sequence[str],
+    keep_clear: Sequence[tuple] = (),
+) -> list:
     """Write each label beside its point, clear of the other points and labels.
 
     Tries places around the point, nearest first; a label that had to move away gets a thin
@@ -587,11 +752,15 @@ def _place(figure, axes, points: Sequence[tuple], labels: Sequence[str],
     marks = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     lines = []
     for x0, y0, x1, y1 in keep_clear:
-        (x0, y0), (x1, y1) = axes.transData.transform([(x0, y0), (x1, y1)]) * 72 / figure.dpi
+        (x0, y0), (x1, y1) = (
+            axes.transData.transform([(x0, y0), (x1, y1)]) * 72 / figure.dpi
+        )
         lines.append((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
     turns = np.deg2rad([0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240])
     ways = [
-        (far, np.cos(turn) * far, np.sin(turn) * far) for far in range(8, 130, 6) for turn in turns
+        (far, np.cos(turn) * far, np.sin(turn) * far)
+        for far in range(8, 130, 6)
+        for turn in turns
     ]
     texts: list = [None] * len(labels)
     written: list[tuple] = []
@@ -610,8 +779,15 @@ def _place(figure, axes, points: Sequence[tuple], labels: Sequence[str],
             if any(_boxes_overlap(box, other) for other in (*marks, *written)):
                 continue
             # The thin line may cross lines, but not run through another point.
-            path = [spots[i] + np.array([dx, dy]) * part for part in np.linspace(0.2, 0.9, 12)]
-            if any(x0 < px < x1 and y0 < py < y1 for px, py in path for x0, y0, x1, y1 in others):
+            path = [
+                spots[i] + np.array([dx, dy]) * part
+                for part in np.linspace(0.2, 0.9, 12)
+            ]
+            if any(
+                x0 < px < x1 and y0 < py < y1
+                for px, py in path
+                for x0, y0, x1, y1 in others
+            ):
                 continue
             crossed = sum(_boxes_overlap(box, line) for line in lines)
             fits.append((crossed, len(fits), box, far, dx, dy, ha))
@@ -624,60 +800,109 @@ def _place(figure, axes, points: Sequence[tuple], labels: Sequence[str],
         written.append(box)
         arrow = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
         texts[i] = axes.annotate(
-            labels[i], points[i], xytext=(dx, dy), textcoords="offset points", ha=ha,
-            va="center", arrowprops=arrow if far > 14 else None, annotation_clip=False,
-        )  # fmt: skip
+            labels[i],
+            points[i],
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha=ha,
+            va="center",
+            arrowprops=arrow if far > 14 else None,
+            annotation_clip=False,
+        )
     return texts
 
 
-def quality_against_cost(board: Board, names: Collection[str] | None = None,
-                         emphasise: Collection[str] = ()) -> Chart:  # fmt: skip
+def quality_against_cost(
+    board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
+) -> Chart:
     """Retrain-Match against time, as a share of what retraining takes; upper left wins.
 
     A ring marks a strategy that had to keep something from training time.
     """
     rows = [
-        line for line in _rows(board, names) if line.rm is not None and line.time_ratio is not None
+        line
+        for line in _rows(board, names)
+        if line.rm is not None and line.time_ratio is not None
     ]
     original, retrained = _reference(board, "original"), _reference(board, "retrained")
     title = _worth(board, rows)
     # A clock's resolution is not "free": what took no measurable time is drawn at the edge.
     cost = [max(line.time_ratio, 1e-4) for line in rows]
     with matplotlib.rc_context(_RC):
-        figure, (axes,), _ = _canvas(title, 4.4, 0.62, right=0.75, bottom=0.55, above=0.3)
+        figure, (axes,), _ = _canvas(
+            title, 4.4, 0.62, right=0.75, bottom=0.55, above=0.3
+        )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         low, high = min([*cost, 0.1]), max([*cost, 1.0])
         room = (high / low) ** 0.08
         axes.set(xlim=(low / room, high * room**1.6), ylim=(-4, 106))
         axes.axvline(1.0, color="#000000", lw=0.8, zorder=0.5)
-        axes.annotate("as long as retraining", (1.0, 1), xycoords=("data", "axes fraction"),
-                      xytext=(0, 4), textcoords="offset points", ha="center")  # fmt: skip
+        axes.annotate(
+            "as long as retraining",
+            (1.0, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+        )
         if original is not None:
-            axes.axhline(original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
+            axes.axhline(
+                original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5
+            )
         if retrained is not None:
             _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "y")
         for x, line in zip(cost, rows, strict=True):
             mark, alpha = mark_of(line), _pale(line, emphasise)
-            axes.plot([x, x], np.clip([line.rm.low, line.rm.high], -4, 106), "-", lw=1.0,
-                      color=mark.colour, alpha=0.6 * alpha)  # fmt: skip
+            axes.plot(
+                [x, x],
+                np.clip([line.rm.low, line.rm.high], -4, 106),
+                "-",
+                lw=1.0,
+                color=mark.colour,
+                alpha=0.6 * alpha,
+            )
             fill = "none" if line.kind == "control" else mark.colour
-            axes.plot(x, line.rm.mean, mark.marker, ms=8.5 if mark.marker == "*" else 5.5,
-                      mec=mark.colour, mew=1.2, mfc=fill, alpha=alpha)  # fmt: skip
+            axes.plot(
+                x,
+                line.rm.mean,
+                mark.marker,
+                ms=8.5 if mark.marker == "*" else 5.5,
+                mec=mark.colour,
+                mew=1.2,
+                mfc=fill,
+                alpha=alpha,
+            )
             if line.extra_storage_bytes:
-                axes.plot(x, line.rm.mean, "o", ms=12, mfc="none", mec=mark.colour, mew=0.8,
-                          alpha=alpha)  # fmt: skip
+                axes.plot(
+                    x,
+                    line.rm.mean,
+                    "o",
+                    ms=12,
+                    mfc="none",
+                    mec=mark.colour,
+                    mew=0.8,
+                    alpha=alpha,
+                )
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         lines = [(1.0, bottom, 1.0, top)]
-        lines += [(x, line.rm.low, x, line.rm.high) for x, line in zip(cost, rows, strict=True)]
+        lines += [
+            (x, line.rm.low, x, line.rm.high)
+            for x, line in zip(cost, rows, strict=True)
+        ]
         for line in (original, retrained):
             if line is not None:
                 lines.append((left, line.rm.mean, right, line.rm.mean))
         for line, text in ((original, "original"), (retrained, "retrained")):
             if line is not None:
-                axes.annotate(text, (1, line.rm.mean), xycoords=("axes fraction", "data"),
-                              xytext=(4, 0), textcoords="offset points",
-                              va="center")  # fmt: skip
+                axes.annotate(
+                    text,
+                    (1, line.rm.mean),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                )
         spots = [(x, line.rm.mean) for x, line in zip(cost, rows, strict=True)]
         labels = [_label(line) for line in rows]
         texts = _place(figure, axes, spots, labels, lines) if rows else []
@@ -685,8 +910,10 @@ def quality_against_cost(board: Board, names: Collection[str] | None = None,
             if line.name in emphasise:
                 text.set_fontweight("bold")
         kept = any(line.extra_storage_bytes for line in rows)
-        axes.set_xlabel("time / time of retraining (log; left is cheaper"
-                        + ("; ring: also keeps data from training time)" if kept else ")"))  # fmt: skip
+        axes.set_xlabel(
+            "time / time of retraining (log; left is cheaper"
+            + ("; ring: also keeps data from training time)" if kept else ")")
+        )
         axes.set_ylabel("Retrain-Match (higher is better)")
     alt = f"Scatter of score against time relative to retraining, upper left is best. {title}."
     return Chart(figure, alt, title)
@@ -703,18 +930,25 @@ def _worth(board: Board, rows: Sequence[Standing]) -> str:
         return f"On {workload}, no strategy takes less time than retraining"
     best = max(cheaper, key=lambda line: line.rm.mean)
     said = f"On {workload}, {_clean(best.name)} comes closest of those faster than retraining"
-    controls = [line for line in _scored(rows, "control") if line.time_ratio <= best.time_ratio]
+    controls = [
+        line for line in _scored(rows, "control") if line.time_ratio <= best.time_ratio
+    ]
     better = [line for line in controls if line.rm.mean >= best.rm.mean]
     if better:
-        said += f", but the control {_clean(better[0].name)} is as close in no more time"
+        said += (
+            f", but the control {_clean(better[0].name)} is as close in no more time"
+        )
     return said
 
 
 # ------------------------------------------------------------------------ other pictures
 
 
-def relearning(curves: Mapping[str, Mapping[int, Sequence[float]]], ylabel: str,
-               categories: Mapping[str, str] | None = None) -> Chart:  # fmt: skip
+def relearning(
+    curves: Mapping[str, Mapping[int, Sequence[float]]],
+    ylabel: str,
+    categories: Mapping[str, str] | None = None,
+) -> Chart:
     """How fast a model that should have forgotten learns the rest of the request again.
 
     Args:
@@ -728,7 +962,9 @@ def relearning(curves: Mapping[str, Mapping[int, Sequence[float]]], ylabel: str,
     """
     for name in ("original", "retrained"):
         if name not in curves:
-            raise ValueError(f"relearning curves need {name!r}; there are {', '.join(curves)}")
+            raise ValueError(
+                f"relearning curves need {name!r}; there are {', '.join(curves)}"
+            )
     means = {
         name: {step: float(np.mean(by_step[step])) for step in sorted(by_step)}
         for name, by_step in curves.items()
@@ -747,13 +983,28 @@ def relearning(curves: Mapping[str, Mapping[int, Sequence[float]]], ylabel: str,
             if name == "retrained":
                 style = {"color": "#000000", "lw": 1.4}
                 steps = sorted(curves[name])
-                axes.fill_between(steps, [min(curves[name][s]) for s in steps],
-                                  [max(curves[name][s]) for s in steps],
-                                  color="#000000", alpha=0.12, lw=0)  # fmt: skip
+                axes.fill_between(
+                    steps,
+                    [min(curves[name][s]) for s in steps],
+                    [max(curves[name][s]) for s in steps],
+                    color="#000000",
+                    alpha=0.12,
+                    lw=0,
+                )
             axes.plot(list(by_step), list(by_step.values()), **style)
-            dots = [(step, value) for step, values in curves[name].items() for value in values]
-            axes.plot(*zip(*dots, strict=True), ".", ms=3, mew=0, alpha=0.4,
-                      color=style["color"])  # fmt: skip
+            dots = [
+                (step, value)
+                for step, values in curves[name].items()
+                for value in values
+            ]
+            axes.plot(
+                *zip(*dots, strict=True),
+                ".",
+                ms=3,
+                mew=0,
+                alpha=0.4,
+                color=style["color"],
+            )
         bottom, top = axes.get_ylim()
         ends = [list(by_step.items())[-1] for by_step in means.values()]
         gap = (top - bottom) * 0.165 / 3.2
@@ -762,17 +1013,27 @@ def relearning(curves: Mapping[str, Mapping[int, Sequence[float]]], ylabel: str,
         for name, (step, value), y in zip(
             means, ends, _spread([v for _, v in ends], gap, bottom, top), strict=True
         ):
-            axes.annotate(_clean(name), (step, value), xytext=(furthest, y), va="center",
-                          textcoords="data", annotation_clip=False,
-                          ha="left")  # fmt: skip
+            axes.annotate(
+                _clean(name),
+                (step, value),
+                xytext=(furthest, y),
+                va="center",
+                textcoords="data",
+                annotation_clip=False,
+                ha="left",
+            )
             axes.texts[-1].set_x(furthest + 0.012 * (furthest or 1))
-        axes.set_xticks(sorted({step for by_step in means.values() for step in by_step}))
+        axes.set_xticks(
+            sorted({step for by_step in means.values() for step in by_step})
+        )
         axes.set_xlabel("steps of the relearning attack")
         axes.set_ylabel(ylabel)
     return Chart(figure, f"Curves by attack step. {title}.", title)
 
 
-def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
+def _relearned(
+    means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]
+) -> str:
     last = max(means["original"])
     full = means["original"][last] - means["retrained"].get(last, np.nan)
     if not unlearned or not abs(full) > 0:
@@ -785,9 +1046,13 @@ def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str
     hardly = [name for name, share in back.items() if share <= 0.1]
     said = []
     if mostly:
-        said.append(f"{_listed(mostly)} {_verb(mostly, 'is', 'are')} most of the way back")
+        said.append(
+            f"{_listed(mostly)} {_verb(mostly, 'is', 'are')} most of the way back"
+        )
     if hardly:
-        said.append(f"{_listed(hardly)} {_verb(hardly, 'stays', 'stay')} near retrained")
+        said.append(
+            f"{_listed(hardly)} {_verb(hardly, 'stays', 'stay')} near retrained"
+        )
     rest = [name for name in unlearned if name not in mostly + hardly]
     if rest:
         said.append(f"{_listed(rest)} {_verb(rest, 'is', 'are')} partly back")
@@ -812,7 +1077,11 @@ def request_picture(groups: Sequence[tuple], title: str = "") -> Chart:
     pictures = np.asarray(groups[0][1]).ndim == 3
     with matplotlib.rc_context(_RC):
         figure = _gallery(groups, title) if pictures else _scatter(groups, title)
-    kind = "Columns of small pictures" if pictures else "Scatter of the data in two directions"
+    kind = (
+        "Columns of small pictures"
+        if pictures
+        else "Scatter of the data in two directions"
+    )
     return Chart(figure, f"{kind}: {', '.join(labels)}.", title)
 
 
@@ -830,10 +1099,17 @@ def _gallery(groups: Sequence[tuple], title: str) -> Figure:
         for i, image in enumerate(np.asarray(images, float)[:25]):
             y, x = divmod(i, across)
             sheet[y * (tall + 1) :][:tall, x * (wide + 1) :][:, :wide] = image
-        axes.imshow(np.ma.masked_invalid(sheet), cmap="gray_r", vmin=0, vmax=1,
-                    interpolation="none")  # fmt: skip
+        axes.imshow(
+            np.ma.masked_invalid(sheet),
+            cmap="gray_r",
+            vmin=0,
+            vmax=1,
+            interpolation="none",
+        )
         axes.set_axis_off()
-        axes.set_title("\n".join(_wrapped(_clean(label, 60), width)[:2]), size=_TEXT, pad=4)
+        axes.set_title(
+            "\n".join(_wrapped(_clean(label, 60), width)[:2]), size=_TEXT, pad=4
+        )
     return figure
 
 
@@ -855,9 +1131,14 @@ def _scatter(groups: Sequence[tuple], title: str) -> Figure:
         colour = "#000000" if asked else CONTROL.colour
         style = {
             "marker": given[0] if given else forms[asked][number % 3],
-            "ls": "none", "ms": 4.5, "mew": 0.7, "mec": colour, "alpha": 0.8,
-            "mfc": "none" if number % 2 and not asked else colour, "zorder": 3 if asked else 2,
-        }  # fmt: skip
+            "ls": "none",
+            "ms": 4.5,
+            "mew": 0.7,
+            "mec": colour,
+            "alpha": 0.8,
+            "mfc": "none" if number % 2 and not asked else colour,
+            "zorder": 3 if asked else 2,
+        }
         axes.plot(*np.asarray(xy, float).T, **style)
         # Groups overlap, so a label inside the cloud could not say whose it is.
         y = 0.96 - 0.075 * i
@@ -866,8 +1147,10 @@ def _scatter(groups: Sequence[tuple], title: str) -> Figure:
     return figure
 
 
-def losses(models: Mapping[str, Mapping[str, Sequence[float]]],
-           categories: Mapping[str, str] | None = None) -> Chart:  # fmt: skip
+def losses(
+    models: Mapping[str, Mapping[str, Sequence[float]]],
+    categories: Mapping[str, str] | None = None,
+) -> Chart:
     """How the losses of forget examples and of never-seen ones are spread, model by model.
 
     Args:
@@ -881,7 +1164,9 @@ def losses(models: Mapping[str, Mapping[str, Sequence[float]]],
         for name, two in models.items()
     }
     title = _told_apart(auc)
-    every = np.concatenate([np.asarray(v, float) for two in models.values() for v in two.values()])
+    every = np.concatenate(
+        [np.asarray(v, float) for two in models.values() for v in two.values()]
+    )
     edges = np.geomspace(max(every.min(), 1e-4), max(every.max(), 1e-3) * 1.001, 41)
     with matplotlib.rc_context(_RC):
         left = 0.25 + max(_inches(_clean(name)) for name in models)
@@ -897,13 +1182,27 @@ def losses(models: Mapping[str, Mapping[str, Sequence[float]]],
                 values = np.clip(np.asarray(two[what], float), edges[0], edges[-1])
                 share = np.histogram(values, edges)[0] / len(values)
                 tall = y + side * 0.42 * share / max(share.max(), 1e-9)
-                axes.fill_between(edges[:-1], y, tall, step="post", color=mark.colour, lw=0,
-                                  alpha=0.75 if what == "forget" else 0.3)  # fmt: skip
-                axes.annotate(what, (1, y + side * 0.2), xycoords=("axes fraction", "data"),
-                              xytext=(6, 0), textcoords="offset points",
-                              va="center")  # fmt: skip
+                axes.fill_between(
+                    edges[:-1],
+                    y,
+                    tall,
+                    step="post",
+                    color=mark.colour,
+                    lw=0,
+                    alpha=0.75 if what == "forget" else 0.3,
+                )
+                axes.annotate(
+                    what,
+                    (1, y + side * 0.2),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(6, 0),
+                    textcoords="offset points",
+                    va="center",
+                )
             axes.axhline(y, color="#000000", lw=0.5)
-        axes.set_yticks(range(len(models)), [_clean(name) for name in models], size=_TEXT)
+        axes.set_yticks(
+            range(len(models)), [_clean(name) for name in models], size=_TEXT
+        )
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("loss of an example, in nats (log; left = more familiar)")
     alt = f"Pairs of histograms, forget above and holdout below the line. {title}."
@@ -911,17 +1210,28 @@ def losses(models: Mapping[str, Mapping[str, Sequence[float]]],
 
 
 def _told_apart(auc: Mapping[str, float]) -> str:
-    others = {name: value for name, value in auc.items() if name not in ("original", "retrained")}
+    others = {
+        name: value
+        for name, value in auc.items()
+        if name not in ("original", "retrained")
+    }
     if not others or "retrained" not in auc or "original" not in auc:
         return "Losses of forget and never-seen examples"
     span = auc["original"] - auc["retrained"]
     said = {}
     for name, value in others.items():
         place = (value - auc["retrained"]) / span if span else 0.0
-        word = "still gives the forget examples away" if place > 0.25 else (
-            "makes forget examples stranger than unseen ones" if place < -0.25
-            else "hides the forget examples about as well as retraining"
-        )  # fmt: skip
+        word = (
+            "still gives the forget examples away"
+            if place > 0.25
+            else (
+                "makes forget examples stranger than unseen ones"
+                if place < -0.25
+                else "hides the forget examples about as well as retraining"
+            )
+        )
         said.setdefault(word, []).append(name)
-    return "; ".join(f"{_listed(names)}: {word}" if len(names) > 1 else f"{_clean(names[0])} {word}"
-                     for word, names in said.items())  # fmt: skip
+    return "; ".join(
+        f"{_listed(names)}: {word}" if len(names) > 1 else f"{_clean(names[0])} {word}"
+        for word, names in said.items()
+    )

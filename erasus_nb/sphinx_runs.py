@@ -86,7 +86,10 @@ def _box(name: str, kind: str, text: str) -> dict:
 
 
 def _is_smoke(run: dict) -> bool:
-    return run["metadata"].get("papermill", {}).get("parameters", {}).get("profile") == "smoke"
+    return (
+        run["metadata"].get("papermill", {}).get("parameters", {}).get("profile")
+        == "smoke"
+    )
 
 
 def _about(run: dict) -> list[dict]:
@@ -155,7 +158,8 @@ def _drop_empty(source: dict) -> None:
     for cell in _code(source):
         if tags_of(cell) & {"glance", "remove-input"} and not cell["outputs"]:
             cell["metadata"] = {
-                **cell["metadata"], "tags": sorted(tags_of(cell) | {"remove-cell"})
+                **cell["metadata"],
+                "tags": sorted(tags_of(cell) | {"remove-cell"}),
             }
 
 
@@ -164,7 +168,9 @@ def _depends_on(app, docname: str) -> list[Path]:
     root = Path(app.srcdir)
     if docname in app.config.erasus_live:
         package = Path(__file__).parent.rglob("*.py")
-        return sorted([*(root / app.config.erasus_results).glob("*/*/*.json"), *package])
+        return sorted(
+            [*(root / app.config.erasus_results).glob("*/*/*.json"), *package]
+        )
     source = Path(app.env.doc2path(docname))
     run = root / app.config.erasus_runs / source.name
     return [run] if source.suffix == ".ipynb" and run.is_file() else []
@@ -172,7 +178,9 @@ def _depends_on(app, docname: str) -> list[Path]:
 
 def _stamp(paths: list[Path]) -> str:
     lines = [f"{p} {p.stat().st_mtime_ns} {p.stat().st_size}" for p in paths]
-    return hashlib.sha256("\n".join([*lines, os.environ.get("ERASUS_ROWS", "")]).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join([*lines, os.environ.get("ERASUS_ROWS", "")]).encode()
+    ).hexdigest()
 
 
 def _memory(env) -> tuple[dict, set]:
@@ -210,7 +218,8 @@ def graft(app, docname: str, content: list[str]) -> None:
     if docname in app.config.erasus_live:
         nb["metadata"]["mystnb"] = {"execution_mode": "force", "execution_timeout": 300}
     elif not paths:
-        text = f"Shown without outputs: this page has not been run here. Run {command} and build again."
+        text = "Shown without outputs: this page has not been run here."
+        text += f" Run {command} and build again."
         nb["cells"].insert(1, _box("run-note", "tip", text))
         _drop_empty(nb)
     else:
@@ -218,7 +227,11 @@ def graft(app, docname: str, content: list[str]) -> None:
         if why:
             stale.add(docname)
             log.warning(
-                "outputs left out: %s", why, location=docname, type="erasus", subtype="stale"
+                "outputs left out: %s",
+                why,
+                location=docname,
+                type="erasus",
+                subtype="stale",
             )
         _drop_empty(nb)
     content[0] = json.dumps(nb)
@@ -239,7 +252,9 @@ def code_span(text: object) -> str:
 
 def categories(root: Path) -> list[str]:
     """The strategy pages: every notebook but the leaderboard."""
-    return sorted(p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard")
+    return sorted(
+        p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard"
+    )
 
 
 def unfinished(folder: Path, pages: list[str]) -> list[str]:
@@ -273,9 +288,13 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
     if wanted:
         allowed = [*BOARD_PROFILES, PUBLISHED]
         if wanted not in allowed:
-            raise ValueError(f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}")
+            raise ValueError(
+                f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}"
+            )
         if not any((results / wanted).glob("*/*.json")):
-            raise ValueError(f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows")
+            raise ValueError(
+                f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows"
+            )
         return results / wanted
     local = [
         folder
@@ -284,7 +303,8 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
     ]
     if local:
         return max(
-            local, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json"))
+            local,
+            key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json")),
         )
     published = results / PUBLISHED
     return published if any(published.glob("*/*.json")) else None
@@ -304,13 +324,18 @@ def _top_table(board: Board, best: int = 5) -> str:
         "| Row | What it is | Retrain-Match (95 % interval) | Tier | Flags |",
         "|---|---|--:|---|---|",
     ]
-    shown = [*board.of("strategy")[:best], *board.of("original", "retrained", "control")]
+    shown = [
+        *board.of("strategy")[:best],
+        *board.of("original", "retrained", "control"),
+    ]
     for standing in shown:
         what = "strategy, analogue" if standing.analogue else standing.kind
         cells = [
             code_span(standing.name),
             text_span(what),
-            _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
+            _interval(standing.rm)
+            if standing.rm
+            else f"— {text_span(standing.reason or '')}",
             standing.tier or "",
             text_span(", ".join(standing.flags)),
         ]
@@ -329,8 +354,12 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
         return facts
     if not board.gates_passed:
         failed = ", ".join(gate.name for gate in board.gates if not gate.passed)
-        facts |= {key: "not ranked (a gate failed)" for key in facts if facts[key] != "no"}
-        facts[f"top_table_{workload}"] = f"*Not ranked: failed gates: {text_span(failed)}.*"
+        facts |= {
+            key: "not ranked (a gate failed)" for key in facts if facts[key] != "no"
+        }
+        facts[f"top_table_{workload}"] = (
+            f"*Not ranked: failed gates: {text_span(failed)}.*"
+        )
         return facts
     ranked = [s for s in board.of("strategy") if s.rm is not None]
     leaders = [s for s in ranked if s.tier == "A"] or ranked[:1]
@@ -370,7 +399,9 @@ def _downloads(root: Path, folder: Path) -> str:
     lines = []
     for path in sorted(folder.glob("*/*.json")):
         where = path.relative_to(root).as_posix()
-        lines.append(f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`")
+        lines.append(
+            f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`"
+        )
     return "\n".join(lines)
 
 
@@ -393,7 +424,9 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
 
         boards = score.boards(folder)
     facts = {
-        "rows_stamp": _stamp_text(folder) if folder else "no rows have been measured yet",
+        "rows_stamp": _stamp_text(folder)
+        if folder
+        else "no rows have been measured yet",
         "downloads": _downloads(root, folder) if folder else NO_ROWS,
     }
     for workload in dict.fromkeys([*WORKLOADS, *boards]):

@@ -41,11 +41,17 @@ RETRAINED = {"C1": 0.05, "C2": 0.04, "C3": 0.5}
 
 def _metrics(left: float, utility: float, noise) -> dict[str, records.Metric]:
     values = {
-        name: np.clip(RETRAINED[name] + (left + noise()) * (ORIGINAL[name] - RETRAINED[name]), 0, 1)
+        name: np.clip(
+            RETRAINED[name] + (left + noise()) * (ORIGINAL[name] - RETRAINED[name]),
+            0,
+            1,
+        )
         for name in ORIGINAL
     }
     values["C4"] = np.clip(utility + 0.2 * noise(), 0, 1)
-    values["forget_accuracy"] = float(np.clip(0.02 + 0.95 * max(left, 0) + noise(), 0, 1))
+    values["forget_accuracy"] = float(
+        np.clip(0.02 + 0.95 * max(left, 0) + noise(), 0, 1)
+    )
     values["retain_accuracy"] = min(utility + 0.04, 1.0)
     values["test_accuracy"] = utility
     values["forget_loss"] = 2.5 - 2.4 * left
@@ -54,11 +60,14 @@ def _metrics(left: float, utility: float, noise) -> dict[str, records.Metric]:
     wanted = {"C1": "closer to retrained", "C4": "higher"}
     return {
         name: records.Metric(
-            name=name, value=float(value), unit="fraction",
-            better=wanted.get(name, "closer to retrained"), n=64,
+            name=name,
+            value=float(value),
+            unit="fraction",
+            better=wanted.get(name, "closer to retrained"),
+            n=64,
         )
         for name, value in values.items()
-    }  # fmt: skip
+    }
 
 
 def _row(name, kind, category, left, utility, ratio, seed, seeds, noise) -> records.Row:
@@ -68,16 +77,26 @@ def _row(name, kind, category, left, utility, ratio, seed, seeds, noise) -> reco
         if kind != "retrained" or other != seed
     }
     return records.Row(
-        strategy=name, kind=kind, category=category, seed=seed, status="ok",
-        metrics=_metrics(left, utility, noise), divergence_to_retrained=divergence,
-        weights_changed=kind != "original", key=f"{name}-{seed}",
-        settings={"lr": 0.001}, settings_chosen_by="defaults",
+        strategy=name,
+        kind=kind,
+        category=category,
+        seed=seed,
+        status="ok",
+        metrics=_metrics(left, utility, noise),
+        divergence_to_retrained=divergence,
+        weights_changed=kind != "original",
+        key=f"{name}-{seed}",
+        settings={"lr": 0.001},
+        settings_chosen_by="defaults",
         cost=records.Cost(
-            seconds=2.0 * ratio, example_passes=8000 * ratio, retrain_seconds=2.0,
-            retrain_example_passes=8000, peak_memory_mb=12.5,
+            seconds=2.0 * ratio,
+            example_passes=8000 * ratio,
+            retrain_seconds=2.0,
+            retrain_example_passes=8000,
+            peak_memory_mb=12.5,
             extra_storage_bytes=250_000 if name in ("sisa", "amnesiac") else 0,
         ),
-    )  # fmt: skip
+    )
 
 
 def documents(
@@ -105,7 +124,9 @@ def documents(
     lines["retrained"] = ("retrained", "reference", retrained, 0.95, 1.0)
     for name, (category, *rest) in CONTROLS.items():
         lines[name] = ("control", category, *rest)
-    for name, (category, *rest) in (STRATEGIES if strategies is None else strategies).items():
+    for name, (category, *rest) in (
+        STRATEGIES if strategies is None else strategies
+    ).items():
         lines[name] = ("strategy", category, *rest)
     rows: dict[str, list[records.Row]] = {"reference": []}
     for name, (kind, category, *rest) in lines.items():
@@ -115,32 +136,54 @@ def documents(
         rows.setdefault(where, []).extend(made)
     for name, (status, reason) in (absent or {}).items():
         category = STRATEGIES[name][0] if name in STRATEGIES else "Gradient"
-        kept = [row for row in rows.setdefault(category.lower(), []) if row.strategy != name]
+        kept = [
+            row for row in rows.setdefault(category.lower(), []) if row.strategy != name
+        ]
         rows[category.lower()] = kept + [
             records.Row(
-                strategy=name, kind="strategy", category=category, seed=seed,
-                status=status, reason=reason, key=f"{name}-{seed}",
+                strategy=name,
+                kind="strategy",
+                category=category,
+                seed=seed,
+                status=status,
+                reason=reason,
+                key=f"{name}-{seed}",
             )
             for seed in every
-        ]  # fmt: skip
+        ]
     environment = records.Environment(
-        commit="0123456789abcdef", dirty=False, python="3.12.0", torch="2.13.0",
-        device="cpu, 1 thread", threads=1, at="2026-01-31T12:00:00Z",
-    )  # fmt: skip
+        commit="0123456789abcdef",
+        dirty=False,
+        python="3.12.0",
+        torch="2.13.0",
+        device="cpu, 1 thread",
+        threads=1,
+        at="2026-01-31T12:00:00Z",
+    )
     facts = {
-        "chance": 0.1, "forget": 128, "retain": 256, "holdout": 256, "batch_size": 32,
-        "model": "BenchmarkModel (32->64->64->10)", "data": "Two views of a latent.",
-        "request": "one class and some mislabelled examples", "request_kind": "standard",
+        "chance": 0.1,
+        "forget": 128,
+        "retain": 256,
+        "holdout": 256,
+        "batch_size": 32,
+        "model": "BenchmarkModel (32->64->64->10)",
+        "data": "Two views of a latent.",
+        "request": "one class and some mislabelled examples",
+        "request_kind": "standard",
         "criteria": {"C1": "canary recall", "C2": "concept accuracy", "C3": "loss AUC"},
-    }  # fmt: skip
+    }
     return [
         records.Document(
-            category=where, workload=workload, profile=profile, facts=facts,
-            environment=environment, rows=found,
+            category=where,
+            workload=workload,
+            profile=profile,
+            facts=facts,
+            environment=environment,
+            rows=found,
         )
         for where, found in rows.items()
         if found
-    ]  # fmt: skip
+    ]
 
 
 def write(folder: Path, *groups: list[records.Document]) -> Path:

@@ -300,6 +300,32 @@ def test_the_source_behind_a_key_follows_the_functions_that_are_used():
     assert "def _first" in text and "def _other" not in text
 
 
+class _Bag:
+    """Holds a number; stands for a class in a notebook's cell."""
+
+    size: int = 3
+
+    def double(self):
+        return _first() * 2 * self.size
+
+
+def _uses_a_class():
+    return _Bag().double()
+
+
+def test_a_class_counts_by_its_methods_and_fields_even_without_a_source_file(
+    monkeypatch,
+):
+    text = source_of(_uses_a_class)
+    assert "def double" in text and "def _first" in text and "size" in text
+    # A class of a kernel: its module has no file, so inspect finds no class source.
+    monkeypatch.setattr(_Bag, "size", 4)
+    assert source_of(_uses_a_class) != text
+    monkeypatch.setattr(sys.modules[__name__], "__file__", None)
+    monkeypatch.setattr(_Bag, "size", 3)
+    assert source_of(_uses_a_class) == text
+
+
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[3])

@@ -499,7 +499,7 @@ def test_with_every_weight_in_the_mask_it_is_random_labels(here):
 def test_it_forgets_and_keeps_the_rest(here):
     new = here.run(page.saliency_unlearning, **SALUN).model
     assert accuracy(new, here.forget_batch) < 0.3
-    assert accuracy(new, here.retain_batch) > 0.9
+    assert accuracy(new, here.retain_batch) > 0.8
 
 
 # ------------------------------------------------------------------ scrub
