@@ -333,73 +333,48 @@ def _pale(line: Standing, emphasise: Collection[str]) -> float:
     return 1.0 if not emphasise or line.name in emphasise else 0.4
 
 
+#: Coordinates of notes: along the axes' upper edge, along their right edge.
+_TOP, _RIGHT = ("data", "axes fraction"), ("axes fraction", "data")
+
+
+def _note(axes, text: str, at, by, within="data", ha="center", va="baseline") -> None:
+    """Text that stands `by` points (right, up) of the place `at`."""
+    offset = {"xytext": by, "textcoords": "offset points"}
+    axes.annotate(text, at, xycoords=within, ha=ha, va=va, **offset)
+
+
+def _mark(axes, x, y, line: Standing, alpha: float, marker: str = "", **more) -> None:
+    """The marker of one line of a board; controls are hollow."""
+    mark = mark_of(line)
+    marker = marker or mark.marker
+    more |= {"ms": 8.5 if marker == "*" else 5.5, "mec": mark.colour, "mew": 1.2}
+    more["mfc"] = "none" if line.kind == "control" else mark.colour
+    axes.plot(x, y, marker, alpha=alpha, **more)
+
+
 def _dot(axes, y: float, line: Standing, interval, seeds, limits, emphasise) -> None:
     """One row: the seeds as small points, the mean as marker, its interval as a bar.
 
     What lies outside `limits` = (low, high) becomes an arrow at the edge with its number.
     """
     low, high = limits
-    mark, alpha = mark_of(line), _pale(line, emphasise)
+    colour, alpha = {"color": mark_of(line).colour}, _pale(line, emphasise)
     inside = [value for value in seeds if low <= value <= high]
     # Below the bar, which would cover them.
     axes.plot(
-        inside,
-        [y + 0.24] * len(inside),
-        ".",
-        ms=4.0,
-        mew=0,
-        color=mark.colour,
-        alpha=0.5 * alpha,
+        inside, [y + 0.24] * len(inside), ".", ms=4, mew=0, alpha=0.5 * alpha, **colour
     )
-    hollow = {"mfc": "none"} if line.kind == "control" else {"mfc": mark.colour}
     if low <= interval.mean <= high:
         ends = np.clip([interval.low, interval.high], low, high)
-        axes.plot(
-            ends,
-            [y, y],
-            "-",
-            lw=1.6,
-            color=mark.colour,
-            alpha=alpha,
-            solid_capstyle="butt",
-        )
-        size = 8.5 if mark.marker == "*" else 5.5
-        axes.plot(
-            interval.mean,
-            y,
-            mark.marker,
-            ms=size,
-            mec=mark.colour,
-            mew=1.2,
-            color=mark.colour,
-            alpha=alpha,
-            **hollow,
-        )
+        axes.plot(ends, [y, y], lw=1.6, alpha=alpha, solid_capstyle="butt", **colour)
+        _mark(axes, interval.mean, y, line, alpha)
         return
     beyond = interval.mean > high
     edge = high if beyond else low
     rightwards = beyond != axes.xaxis_inverted()
-    axes.plot(
-        edge,
-        y,
-        ">" if rightwards else "<",
-        ms=5.5,
-        mew=1.2,
-        mec=mark.colour,
-        color=mark.colour,
-        alpha=alpha,
-        clip_on=False,
-        **hollow,
-    )
-    axes.annotate(
-        f"{interval.mean:.1f}",
-        (edge, y),
-        xytext=(-6 if rightwards else 6, 0),
-        textcoords="offset points",
-        va="center",
-        size=_TEXT,
-        ha="right" if rightwards else "left",
-    )
+    _mark(axes, edge, y, line, alpha, ">" if rightwards else "<", clip_on=False)
+    by, ha = ((-6, 0), "right") if rightwards else ((6, 0), "left")
+    _note(axes, f"{interval.mean:.1f}", (edge, y), by, ha=ha, va="center")
 
 
 def _band(axes, values: Sequence[float], mean: float, across: str) -> None:
@@ -449,42 +424,21 @@ def forest(
         half = 0.5 * unit * _inches("retrained")
         apart = _spread(places, 2.2 * half, limits[0], limits[1] - half)
         for text, place in zip(tops, apart, strict=True):
-            axes.annotate(
-                text,
-                (place, 1.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-            )
+            _note(axes, text, (place, 1), (0, 4), _TOP)
         for y, line in enumerate(rows):
             if line.rm is not None:
                 _dot(
                     axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise
                 )
                 if line.tier:
-                    axes.annotate(
-                        _clean(line.tier, 4),
-                        (1, y),
-                        xytext=(14, 0),
-                        xycoords=("axes fraction", "data"),
-                        va="center",
-                        ha="center",
-                        textcoords="offset points",
-                    )
+                    tier = _clean(line.tier, 4)
+                    _note(axes, tier, (1, y), (14, 0), _RIGHT, va="center")
             else:
                 axes.text(
                     1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center"
                 )
         if any(line.tier for line in scored):
-            axes.annotate(
-                "tier",
-                (1, 1),
-                xycoords="axes fraction",
-                xytext=(14, 4),
-                ha="center",
-                textcoords="offset points",
-            )
+            _note(axes, "tier", (1, 1), (14, 4), "axes fraction")
         _names(axes, rows, emphasise)
         axes.set_xlabel(
             "Retrain-Match: 0 = like the original, 100 = like retrained "
@@ -561,16 +515,8 @@ def rank_intervals(
         axes.set(xlim=(0.4, last + 0.6), ylim=(max(len(rows), 2) - 0.4, -0.6))
         for y, line in enumerate(rows):
             mark, alpha = mark_of(line), _pale(line, emphasise)
-            axes.plot(line.rank, [y, y], "-", lw=1.6, color=mark.colour, alpha=alpha)
-            axes.plot(
-                line.rank,
-                [y, y],
-                mark.marker,
-                ms=5,
-                mew=0,
-                color=mark.colour,
-                alpha=alpha,
-            )
+            ends = {"color": mark.colour, "marker": mark.marker, "ms": 5, "mew": 0}
+            axes.plot(line.rank, [y, y], lw=1.6, alpha=alpha, **ends)
         _names(axes, rows, emphasise)
         step = max(1, round(last / 12))
         axes.set_xticks(
@@ -639,14 +585,8 @@ def positions(
                         limits,
                         emphasise,
                     )
-            axes.annotate(
-                _fit(f"{criterion} {called[criterion]}", width),
-                (0.5, 1),
-                xycoords="axes fraction",
-                xytext=(0, 4),
-                ha="center",
-                textcoords="offset points",
-            )
+            heading = _fit(f"{criterion} {called[criterion]}", width)
+            _note(axes, heading, (0.5, 1), (0, 4), "axes fraction")
             axes.set_xticks([1, -1], ["original", "over"])
             # A line lower: the three words do not fit side by side.
             axes.set_xticks([0], ["retrained"], minor=True)
@@ -707,14 +647,7 @@ def axes(
                 _band(panel, [part_of.low, part_of.high], part_of.mean, "x")
             for y, line in enumerate(rows):
                 _dot(panel, y, line, getattr(line, part), (), (-0.04, 1.06), emphasise)
-            panel.annotate(
-                part,
-                (0.5, 1),
-                xycoords="axes fraction",
-                xytext=(0, 4),
-                ha="center",
-                textcoords="offset points",
-            )
+            _note(panel, part, (0.5, 1), (0, 4), "axes fraction")
             panel.set_yticks([])
         _names(panels[0], rows, emphasise)
         figure.text(
@@ -838,14 +771,7 @@ def quality_against_cost(
         room = (high / low) ** 0.08
         axes.set(xlim=(low / room, high * room**1.6), ylim=(-4, 106))
         axes.axvline(1.0, color="#000000", lw=0.8, zorder=0.5)
-        axes.annotate(
-            "as long as retraining",
-            (1.0, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-        )
+        _note(axes, "as long as retraining", (1, 1), (0, 4), _TOP)
         if original is not None:
             axes.axhline(
                 original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5
@@ -853,37 +779,13 @@ def quality_against_cost(
         if retrained is not None:
             _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "y")
         for x, line in zip(cost, rows, strict=True):
-            mark, alpha = mark_of(line), _pale(line, emphasise)
-            axes.plot(
-                [x, x],
-                np.clip([line.rm.low, line.rm.high], -4, 106),
-                "-",
-                lw=1.0,
-                color=mark.colour,
-                alpha=0.6 * alpha,
-            )
-            fill = "none" if line.kind == "control" else mark.colour
-            axes.plot(
-                x,
-                line.rm.mean,
-                mark.marker,
-                ms=8.5 if mark.marker == "*" else 5.5,
-                mec=mark.colour,
-                mew=1.2,
-                mfc=fill,
-                alpha=alpha,
-            )
+            colour, alpha = mark_of(line).colour, _pale(line, emphasise)
+            ends = np.clip([line.rm.low, line.rm.high], -4, 106)
+            axes.plot([x, x], ends, lw=1.0, color=colour, alpha=0.6 * alpha)
+            _mark(axes, x, line.rm.mean, line, alpha)
             if line.extra_storage_bytes:
-                axes.plot(
-                    x,
-                    line.rm.mean,
-                    "o",
-                    ms=12,
-                    mfc="none",
-                    mec=mark.colour,
-                    mew=0.8,
-                    alpha=alpha,
-                )
+                ring = {"ms": 12, "mfc": "none", "mec": colour, "mew": 0.8}
+                axes.plot(x, line.rm.mean, "o", alpha=alpha, **ring)
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         lines = [(1.0, bottom, 1.0, top)]
         lines += [
@@ -895,14 +797,8 @@ def quality_against_cost(
                 lines.append((left, line.rm.mean, right, line.rm.mean))
         for line, text in ((original, "original"), (retrained, "retrained")):
             if line is not None:
-                axes.annotate(
-                    text,
-                    (1, line.rm.mean),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    va="center",
-                )
+                at = (1, line.rm.mean)
+                _note(axes, text, at, (4, 0), _RIGHT, ha="left", va="center")
         spots = [(x, line.rm.mean) for x, line in zip(cost, rows, strict=True)]
         labels = [_label(line) for line in rows]
         texts = _place(figure, axes, spots, labels, lines) if rows else []
@@ -997,14 +893,8 @@ def relearning(
                 for step, values in curves[name].items()
                 for value in values
             ]
-            axes.plot(
-                *zip(*dots, strict=True),
-                ".",
-                ms=3,
-                mew=0,
-                alpha=0.4,
-                color=style["color"],
-            )
+            faint = {"ms": 3, "mew": 0, "alpha": 0.4, "color": style["color"]}
+            axes.plot(*zip(*dots, strict=True), ".", **faint)
         bottom, top = axes.get_ylim()
         ends = [list(by_step.items())[-1] for by_step in means.values()]
         gap = (top - bottom) * 0.165 / 3.2
@@ -1013,16 +903,7 @@ def relearning(
         for name, (step, value), y in zip(
             means, ends, _spread([v for _, v in ends], gap, bottom, top), strict=True
         ):
-            axes.annotate(
-                _clean(name),
-                (step, value),
-                xytext=(furthest, y),
-                va="center",
-                textcoords="data",
-                annotation_clip=False,
-                ha="left",
-            )
-            axes.texts[-1].set_x(furthest + 0.012 * (furthest or 1))
+            axes.text(furthest + 0.012 * (furthest or 1), y, _clean(name), va="center")
         axes.set_xticks(
             sorted({step for by_step in means.values() for step in by_step})
         )
@@ -1191,14 +1072,8 @@ def losses(
                     lw=0,
                     alpha=0.75 if what == "forget" else 0.3,
                 )
-                axes.annotate(
-                    what,
-                    (1, y + side * 0.2),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(6, 0),
-                    textcoords="offset points",
-                    va="center",
-                )
+                at = (1, y + side * 0.2)
+                _note(axes, what, at, (6, 0), _RIGHT, ha="left", va="center")
             axes.axhline(y, color="#000000", lw=0.5)
         axes.set_yticks(
             range(len(models)), [_clean(name) for name in models], size=_TEXT
