@@ -376,6 +376,23 @@ def board(args: argparse.Namespace) -> int:
     return 0
 
 
+def tune(args: argparse.Namespace) -> int:
+    """Choose every strategy's settings on the tuning seeds; writes notebooks/tuned/."""
+    from . import tuning
+    from .workloads import WORKLOADS
+
+    pages = sphinx_runs.categories(ROOT)
+    for name, allowed in [(c, pages) for c in args.categories] + [
+        (w, WORKLOADS) for w in args.workload
+    ]:
+        if name not in allowed:
+            raise Refused(f"there is no {name!r}; there are {', '.join(allowed)}")
+    for category in args.categories or pages:
+        for workload in args.workload or WORKLOADS:
+            tuning.tune(category, workload)
+    return 0
+
+
 def export(args: argparse.Namespace) -> int:
     """Write every notebook's tagged cells to _build/cells/, for editors and type checkers."""
     for name in cells.names():
@@ -523,6 +540,10 @@ def parser() -> argparse.ArgumentParser:
 
     each = _describe(commands, publish)
     each.add_argument("--profile", default="laptop", help="whose rows; default: laptop")
+
+    each = _describe(commands, tune)
+    each.add_argument("categories", nargs="*", metavar="CATEGORY", help="default: all")
+    each.add_argument("--workload", action="append", default=[], help="only these")
 
     _describe(commands, export)
     return top

@@ -900,9 +900,8 @@ def relearning(
         gap = (top - bottom) * 0.165 / 3.2
         furthest = max(step for step, _ in ends)
         axes.set(ylim=(bottom, top), xlim=(None, furthest))
-        for name, (step, value), y in zip(
-            means, ends, _spread([v for _, v in ends], gap, bottom, top), strict=True
-        ):
+        heights = _spread([value for _, value in ends], gap, bottom, top)
+        for name, y in zip(means, heights, strict=True):
             axes.text(furthest + 0.012 * (furthest or 1), y, _clean(name), va="center")
         axes.set_xticks(
             sorted({step for by_step in means.values() for step in by_step})

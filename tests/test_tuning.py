@@ -7,6 +7,7 @@ import json
 import pytest
 
 from erasus_nb import ROOT, benchmark, cells
+from erasus_nb.__main__ import main
 from erasus_nb.profiles import PROFILES
 from erasus_nb.strategy import BUDGET, settings_of
 from erasus_nb.tuning import choose
@@ -76,3 +77,11 @@ def test_a_row_says_who_chose_its_settings():
     assert settings == found["synthetic"]["scrub"]["settings"] and "tuning seeds" in by
     settings, by = benchmark.tuned_settings(function, "elsewhere")
     assert settings == {} and by == "the function's defaults"
+
+
+def test_the_command_refuses_unknown_names_before_any_work(capsys, monkeypatch):
+    monkeypatch.setattr("erasus_nb.tuning.tune", lambda *a: pytest.fail("work had begun"))
+    assert main(["tune", "painting"]) == 2
+    assert main(["tune", "gradient", "--workload", "mnist"]) == 2
+    said = capsys.readouterr().err
+    assert "no 'painting'; there are data" in said and "there are synthetic, digits" in said
