@@ -352,7 +352,7 @@ def test_noise_has_mean_zero_and_the_variance_of_the_law(here, power):
             draws[name].append((new.state_dict()[name] - old) / (10 * v[name]).sqrt())
     for name, values in draws.items():
         z = torch.stack(values)
-        error = z.numel() ** -0.5  # of the mean; of the mean square, root two times that
+        error = z.numel() ** -0.5  # of the mean; root two times that of the square
         assert abs(z.mean().item()) < 4 * error, name
         assert abs(z.square().mean().item() - 1) < 4 * 2**0.5 * error, name
 
