@@ -97,7 +97,7 @@ def loop(repeats: int = 30) -> None:
         return zip(inputs[order].split(size), labels[order].split(size), strict=True)
 
     def bare_ascent(lr, epochs):
-        model, draw = clone(original), generator("gradient_ascent", 0)
+        model, draw = clone(original), generator("forget order", 0)
         step = torch.optim.SGD(model.parameters(), lr)
         for _ in range(epochs):
             for inputs, labels in batches("forget", draw):

@@ -248,7 +248,7 @@ class Page:
             able = [f for f in chosen if self.board(workload)[f.__name__].seeds]
             categories = {f.__name__: f.facts.category for f in able}
             for criterion, curves in bench.relearn(able, bench.seeds[:seeds]).items():
-                label = f"{workload}: {criterion}"
+                label = f"{workload}: {criterion} (share; higher: more came back)"
                 display(charts.relearning(curves, ylabel=label, categories=categories))
 
     def departures(self) -> None:

@@ -1144,7 +1144,7 @@ def seed_markdown(
             mark = " \\*"
         cells = [
             _DASH if rank is None else f"{medals.get(rank, '')}{rank}",
-            f"**{row['Strategy']}**{mark}",
+            f"**{_plain(row['Strategy'])}**{mark}",
             _plain(row["Category"]),
             _number(row["Time (s)"], 3),
         ]

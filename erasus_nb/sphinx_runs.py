@@ -362,7 +362,7 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
         )
         return facts
     ranked = [s for s in board.of("strategy") if s.rm is not None]
-    leaders = [s for s in ranked if s.tier == "A"] or ranked[:1]
+    leaders = [s for s in ranked if s.rank and s.rank[0] == 1] or ranked[:1]
     by_name = {s.name: s for s in board.standings}
     facts[f"seeds_{workload}"] = str(len(board.seeds))
     facts[f"n_strategies_{workload}"] = str(len(ranked))

@@ -257,7 +257,7 @@ def test_numbers_in_prose_are_the_boards_numbers(project):
     assert board.gates_passed
     assert facts["n_strategies_synthetic"] == str(len(fabricate.STRATEGIES))
     assert facts["seeds_synthetic"] == "5"
-    leaders = [s.name for s in board.of("strategy") if s.tier == "A"]
+    leaders = [s.name for s in board.of("strategy") if s.rank and s.rank[0] == 1]
     assert leaders and re.findall(r"`(\w+)`", facts["best_synthetic"]) == leaders
     for name in ("original", "retrained", "random_init", "partial_retrain"):
         assert facts[f"{name}_rm_synthetic"].startswith(f"{board[name].rm.mean:.1f} (")
