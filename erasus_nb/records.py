@@ -58,7 +58,8 @@ class Cost(_Model):
     """What the strategy cost, apart from measuring it.
 
     `example_passes` counts forward plus backward passes of single examples through a model.
-    `seconds` is wall time. `retrain_*` are the same for the retrained model of this seed.
+    `seconds` is processor time of the
+    one thread on a CPU, wall time on an accelerator. `retrain_*` are the same for the retrained model of this seed.
     `peak_memory_mb` is the rise of peak memory during the run (process or accelerator), null
     where the system cannot tell. `extra_storage_bytes` had to be kept before the request.
     """

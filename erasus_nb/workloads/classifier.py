@@ -164,6 +164,14 @@ class ClassifierWorkload:
             for f in self.folds
         )
 
+    #: What C1 to C4 are here, in a few words each.
+    criteria = {
+        "C1": "canary recall",
+        "C2": "concept accuracy, unseen",
+        "C3": "loss AUC",
+        "C4": "retained accuracy, unseen",
+    }
+
     # ---- data
 
     def batch(self, ids: Tensor) -> Batch:
