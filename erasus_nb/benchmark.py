@@ -528,33 +528,26 @@ class Bench:
         )
 
     def _attempt(self, function, full, row: records.Row) -> records.Row:
-        # Records and references are made before the clock starts: they belong to base training.
         self.originals()
-        kept = self._records(row.seed)
-        for what in sorted(function.facts.reads & kept.makers.keys()):
-            kept.get(what)
-        retrain_seconds = self.retrain_seconds
-        memory = _PeakMemory(self.device)
-        start = self._now()
+        kept, retrain_seconds = self._records(row.seed), self.retrain_seconds
         try:
+            # Records are made before the clock starts: they belong to base training.
+            for what in sorted(function.facts.reads & kept.makers.keys()):
+                kept.get(what)
+            memory, start = _PeakMemory(self.device), self._now()
             unlearned, meter, read = self.unlearn(function, row.seed, full, kept)
+            cost = self._cost(self._now() - start, meter.passes, retrain_seconds)
+            cost.peak_memory_mb, cost.examples_read = memory.rise_mb(), read
+            info = dict(unlearned.info)
+            cost.extra_storage_bytes = int(info.pop("extra_storage_bytes", 0))
+            losses = {k: [float(x) for x in v] for k, v in unlearned.losses.items()}
         except NotApplicable as reason:
             return row.model_copy(
                 update={"status": "not_applicable", "reason": str(reason)}
             )
         except Exception as error:  # noqa: BLE001 - a strategy's failure is a result, with its reason
             return row.model_copy(update={"reason": f"{type(error).__name__}: {error}"})
-        cost = self._cost(self._now() - start, meter.passes, retrain_seconds)
-        cost.peak_memory_mb, cost.examples_read = memory.rise_mb(), read
-        cost.extra_storage_bytes = int(unlearned.info.pop("extra_storage_bytes", 0))
-        row = row.model_copy(
-            update={
-                "losses": {
-                    k: [float(x) for x in v] for k, v in unlearned.losses.items()
-                },
-                "info": _plain(unlearned.info),
-            }
-        )
+        row = row.model_copy(update={"losses": losses, "info": _plain(info)})
         bad = [k for k, v in row.losses.items() if not all(map(math.isfinite, v))]
         if bad:
             return row.model_copy(

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from erasus_nb import controls, records, score, workloads
+from erasus_nb import benchmark, controls, records, score, workloads
 from erasus_nb.benchmark import Bench, Cache, source_of
 from erasus_nb.profiles import PROFILES
-from erasus_nb.strategy import Unlearned, strategy
+from erasus_nb.strategy import MissingRecord, Unlearned, strategy
 
 ON = dict(category="Test", cite="", on=("synthetic",))
 
@@ -91,6 +91,16 @@ def has_one_modality(model, forget, retain, task, *, seed=0):
     task.modalities(model)
 
 
+@strategy(**ON, reads=("update log",))
+def wants_a_log(model, forget, retain, task, *, seed=0):
+    return Unlearned(copy.deepcopy(model), info={"steps": len(task.update_log())})
+
+
+@strategy(**ON, reads=())
+def reports_words(model, forget, retain, task, *, seed=0):
+    return Unlearned(copy.deepcopy(model), {"forget": ["high"]})
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -146,12 +156,24 @@ def test_the_retrained_model_is_at_no_distance_from_itself(cache):
         (edits_its_input, "error", "changed the model it was given"),
         (peeks_at_retain, "error", "does not declare"),
         (has_one_modality, "not_applicable", "modality"),
+        (reports_words, "error", "could not convert"),
     ],
 )
 def test_what_goes_wrong_is_a_row_with_its_reason(cache, function, status, words):
     got, reason = reason_of(cache, function)
     assert got == status
     assert words in reason
+
+
+def test_a_record_that_cannot_be_made_is_a_row_with_its_reason(cache, monkeypatch):
+    def lost(*arguments):
+        raise MissingRecord("the log was not kept")
+
+    monkeypatch.setattr(benchmark.provenance, "update_log", lost)
+    assert reason_of(cache, wants_a_log) == (
+        "error",
+        "MissingRecord: the log was not kept",
+    )
 
 
 def test_a_failing_strategy_does_not_stop_the_next_one(cache, tmp_path):
