@@ -162,8 +162,8 @@ def site() -> None:
         subprocess.run(
             [
                 sys.executable,
-                "-m",
-                "jupyter_book.cli.main",
+                "-c",
+                "from jupyter_book.cli.main import main; main()",
                 "build",
                 folder,
                 "-q",
@@ -175,6 +175,8 @@ def site() -> None:
             stdout=subprocess.DEVNULL,
         )
         seconds = time.perf_counter() - start
+        if not (Path(folder) / "_build" / "html" / "index.html").is_file():
+            raise RuntimeError("the build left no index.html")
     print(
         f"site: build of a fresh clone, seconds: {seconds:.1f} "
         f"(target {SITE_SECONDS:.0f}): {verdict(seconds, SITE_SECONDS)}"
