@@ -24,7 +24,6 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter
 from scipy.optimize import isotonic_regression
 
-from . import metrics
 
 if TYPE_CHECKING:
     from .score import Board, Standing
@@ -1025,87 +1024,3 @@ def _scatter(groups: Sequence[tuple], title: str) -> Figure:
         axes.plot(1 + 0.15 / width, y, transform=axes.transAxes, clip_on=False, **style)
         axes.text(1 + 0.27 / width, y, labels[i], transform=axes.transAxes, va="center")
     return figure
-
-
-def losses(
-    models: Mapping[str, Mapping[str, Sequence[float]]],
-    categories: Mapping[str, str] | None = None,
-) -> Chart:
-    """How the losses of forget examples and of never-seen ones are spread, model by model.
-
-    Args:
-        models: Name ("original", "retrained" and unlearned ones) -> "forget" and "holdout" ->
-            loss of each example, in nats.
-        categories: Name -> category of an unlearned model, for its colour.
-    """
-    # A member is known by its low loss.
-    auc = {
-        name: metrics.auc(-np.asarray(two["forget"]), -np.asarray(two["holdout"]))
-        for name, two in models.items()
-    }
-    title = _told_apart(auc)
-    every = np.concatenate(
-        [np.asarray(v, float) for two in models.values() for v in two.values()]
-    )
-    edges = np.geomspace(max(every.min(), 1e-4), max(every.max(), 1e-3) * 1.001, 41)
-    with matplotlib.rc_context(_RC):
-        left = 0.25 + max(_inches(_clean(name)) for name in models)
-        figure, (axes,), _ = _canvas(
-            title, 0.85 * len(models), left, right=0.75, bottom=0.55, above=0.3
-        )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set(xlim=(edges[0], edges[-1]), ylim=(len(models) - 0.45, -0.55))
-        for y, (name, two) in enumerate(models.items()):
-            mark = PALETTE.get((categories or {}).get(name, ""), YOURS)
-            for side, what in ((-1, "forget"), (1, "holdout")):
-                values = np.clip(np.asarray(two[what], float), edges[0], edges[-1])
-                share = np.histogram(values, edges)[0] / len(values)
-                tall = y + side * 0.42 * share / max(share.max(), 1e-9)
-                axes.fill_between(
-                    edges[:-1],
-                    y,
-                    tall,
-                    step="post",
-                    color=mark.colour,
-                    lw=0,
-                    alpha=0.75 if what == "forget" else 0.3,
-                )
-                at = (1, y + side * 0.2)
-                _note(axes, what, at, (6, 0), _RIGHT, ha="left", va="center")
-            axes.axhline(y, color="#000000", lw=0.5)
-        axes.set_yticks(
-            range(len(models)), [_clean(name) for name in models], size=_TEXT
-        )
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("loss of an example, in nats (log; left = more familiar)")
-    alt = f"Pairs of histograms, forget above and holdout below the line. {title}."
-    return Chart(figure, alt, title)
-
-
-def _told_apart(auc: Mapping[str, float]) -> str:
-    others = {
-        name: value
-        for name, value in auc.items()
-        if name not in ("original", "retrained")
-    }
-    if not others or "retrained" not in auc or "original" not in auc:
-        return "Losses of forget and never-seen examples"
-    span = auc["original"] - auc["retrained"]
-    said = {}
-    for name, value in others.items():
-        place = (value - auc["retrained"]) / span if span else 0.0
-        word = (
-            "still gives the forget examples away"
-            if place > 0.25
-            else (
-                "makes forget examples stranger than unseen ones"
-                if place < -0.25
-                else "hides the forget examples about as well as retraining"
-            )
-        )
-        said.setdefault(word, []).append(name)
-    return "; ".join(
-        f"{_listed(names)}: {word}" if len(names) > 1 else f"{_clean(names[0])} {word}"
-        for word, names in said.items()
-    )

@@ -51,16 +51,6 @@ CURVES = {
 }
 
 
-def losses_of(forget: float) -> dict:
-    draw = np.random.default_rng(0)
-    spread = lambda centre: draw.lognormal(centre, 0.8, 64)
-    return {
-        "original": {"forget": spread(-4), "holdout": spread(0)},
-        "scrub": {"forget": spread(forget), "holdout": spread(0)},
-        "retrained": {"forget": spread(0), "holdout": spread(0)},
-    }
-
-
 def groups(pictures: bool) -> list:
     draw = np.random.default_rng(0)
     labels = ("forget: concept", "forget: canaries", "retain", "holdout, never trained")
@@ -75,7 +65,6 @@ def every_chart(of: score.Board) -> dict[str, charts.Chart]:
     )
     drawn["pictures"] = charts.request_picture(groups(pictures=True))
     drawn["scatter"] = charts.request_picture(groups(pictures=False))
-    drawn["losses"] = charts.losses(losses_of(-1), {"scrub": "Gradient"})
     return drawn
 
 
@@ -356,14 +345,6 @@ def test_relearning_says_who_comes_back():
     assert "scrub stays near retrained" in title and "lora and sisa" in title.replace(
         "sisa and lora", "lora and sisa"
     )
-
-
-@pytest.mark.parametrize(
-    "forget, said",
-    [(-3, "gives the forget examples away"), (0, "about as well as"), (4, "stranger")],
-)
-def test_losses_say_whether_the_forget_examples_stand_out(forget, said):
-    assert said in charts.losses(losses_of(forget)).title
 
 
 def test_emphasis_and_subset_leave_the_other_strategies_out(crowded):
