@@ -418,7 +418,9 @@ class _Metrics:
         self.standing = standing
 
     def __format__(self, spec: str) -> str:
-        return _number(self.standing.metrics[spec].mean)
+        # A metric can be absent with a reason: a selected request has no concept (C2).
+        found = self.standing.metrics.get(spec)
+        return _number(found and found.mean)
 
 
 class _Info:

@@ -72,6 +72,17 @@ def test_a_sentence_takes_its_numbers_from_the_rows(page, shown):
     assert "no-op" in standing.flags
 
 
+def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_path):
+    page = book.start(
+        "ensemble", {"profile": "smoke", "out": str(tmp_path), "request": "most", "seeds": 1}
+    )
+    page.request()
+    page.run(ensemble)
+    shown.clear()
+    page.say(ensemble, "{m:C1} and {m:C2}")
+    assert text(shown).endswith(" and —")
+
+
 def test_a_strategy_that_does_not_apply_says_why_and_is_escaped(page, shown):
     page.run(cannot, keep=False)
     assert "no &lt;b&gt;second&lt;/b&gt; modality" in text(shown)
