@@ -236,7 +236,8 @@ def test_a_checkpoint_does_not_depend_on_later_slices(synthetic):
         )
 
 
-def test_a_remembered_ensemble_is_not_trained_again(synthetic, monkeypatch):
+def remembering(workload):
+    """The workload with a memory of its own, and that memory."""
     kept: dict = {}
 
     def remember(name, make):
@@ -244,7 +245,11 @@ def test_a_remembered_ensemble_is_not_trained_again(synthetic, monkeypatch):
             kept[name] = make()
         return kept[name]
 
-    load = replace(synthetic, remember=remember)
+    return replace(workload, remember=remember), kept
+
+
+def test_a_remembered_ensemble_is_not_trained_again(synthetic, monkeypatch):
+    load, kept = remembering(synthetic)
     first = sisa_ensemble(load, 0)
     monkeypatch.setattr("erasus_nb.provenance.fit", None)
     again = sisa_ensemble(load, 0)
@@ -372,14 +377,7 @@ def test_the_predictor_answers_with_the_normalised_heads(synthetic, head, exampl
 
 
 def test_a_remembered_head_is_not_solved_again(synthetic, monkeypatch):
-    kept: dict = {}
-
-    def remember(name, make):
-        if name not in kept:
-            kept[name] = make()
-        return kept[name]
-
-    load = replace(synthetic, remember=remember)
+    load, _ = remembering(synthetic)
     first = convex_head(load, 0)
     monkeypatch.setattr("erasus_nb.provenance.root", None)
     again = convex_head(load, 0)
