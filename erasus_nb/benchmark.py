@@ -261,6 +261,7 @@ class Bench:
         self.asked = self.load.request(self.request, self.folds)
         self._documents: dict[str, _Writer] = {}
         self._states: dict[str, dict[int, dict[str, Tensor]]] = {}
+        self._logs: dict[int, provenance.UpdateLog] = {}
 
     # ---- names and keys
 
@@ -519,13 +520,21 @@ class Bench:
         return Records(
             {
                 "initial weights": lambda: self.load.make_model(seed).state_dict(),
-                "update log": lambda: provenance.update_log(
-                    self.load, seed, self.originals()[seed]
-                ),
+                "update log": lambda: self._update_log(seed),
                 "sisa shards": lambda: provenance.sisa_ensemble(self.load, seed),
                 "convex head": lambda: provenance.convex_head(self.load, seed),
             }
         )
+
+    def _update_log(self, seed: int) -> provenance.UpdateLog:
+        """The log of one seed; those of the next seeds are recorded beside it and kept."""
+        if seed not in self._logs:
+            self._logs.clear()  # before the next ones are made: they are large
+            place = self.seeds.index(seed)
+            beside = self.seeds[place : place + provenance.logs_at_once(self.load)]
+            finals = {s: self.originals()[s] for s in beside}
+            self._logs |= provenance.update_logs(self.load, finals)
+        return self._logs[seed]
 
     def _attempt(self, function, full, row: records.Row) -> records.Row:
         self.originals()

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 State = nn.Module | Mapping[str, Tensor]
 
+#: Memory for update logs that are recorded side by side: all 24 seeds of `synthetic` (14 MB
+#: each), two of `digits` (144 MB each).
+LOG_BYTES = 350 * 10**6
+
 
 class UpdateLog:
     """Every optimiser step of base training: its examples, and how the weights moved.
@@ -126,32 +130,49 @@ def _flat(weights: Mapping[str, Tensor]) -> Tensor:
     )
 
 
-def update_log(
-    workload: ClassifierWorkload, seed: object, final_state: Mapping[str, Tensor]
-) -> UpdateLog:
-    """The update log of the original of one seed.
+def update_logs(
+    workload: ClassifierWorkload, finals: Mapping[object, Mapping[str, Tensor]]
+) -> dict[object, UpdateLog]:
+    """The update logs of the originals of some seeds, recorded side by side.
 
-    Originals are trained side by side and kept without their logs, which would fill the
-    disk. Training is deterministic, so the log is recorded by training that seed once
-    more with the recorder on; it is the original's log only if it ends at the original.
+    Originals are kept without their logs, which would fill the disk. Training is
+    deterministic, so a log is recorded by training its seed once more with the recorder
+    on; it is the original's log only if it ends at the original.
 
     Args:
-        final_state: Weights of the original.
+        finals: Seed -> weights of its original.
 
     Raises:
-        MissingRecord: the training run does not end at `final_state` to the last bit.
+        MissingRecord: a training run does not end at its original to the last bit.
     """
-    log = UpdateLog(workload.make_model(seed))
-    [state] = workload.train([workload.train_ids], [seed], logs=[log])
+    logs = {seed: UpdateLog(workload.make_model(seed)) for seed in finals}
+    ids = [workload.train_ids] * len(logs)
+    states = workload.train(ids, list(logs), logs=list(logs.values()))
     on_cpu = lambda weights: {name: value.cpu() for name, value in weights.items()}
-    if not same_weights(on_cpu(state), on_cpu(final_state)):
-        raise MissingRecord(
-            f"training seed {seed} of {workload.name} again does not end at the "
-            "original's weights to the last bit, so this is not the original's log. "
-            "The original comes from another machine or device: remove it from the "
-            "cache and run again"
-        )
-    return log
+    for (seed, final), state in zip(finals.items(), states):
+        if not same_weights(on_cpu(state), on_cpu(final)):
+            raise MissingRecord(
+                f"training seed {seed} of {workload.name} again does not end at the "
+                "original's weights to the last bit, so this is not the original's log. "
+                "The original comes from another machine or device: remove it from the "
+                "cache and run again"
+            )
+    return logs
+
+
+def update_log(
+    workload: ClassifierWorkload, seed: object, final: Mapping[str, Tensor]
+) -> UpdateLog:
+    """The update log of the original of one seed; see `update_logs`."""
+    return update_logs(workload, {seed: final})[seed]
+
+
+def logs_at_once(workload: ClassifierWorkload) -> int:
+    """How many update logs to record and hold at a time, at least one."""
+    weights = sum(p.numel() for p in workload.make_model(0).parameters())
+    recipe = workload.sizes.recipe
+    steps = recipe.epochs * math.ceil(len(workload.train_ids) / recipe.batch_size)
+    return max(1, LOG_BYTES // (4 * weights * steps))
 
 
 # ------------------------------------------------------------------ SISA

@@ -210,7 +210,9 @@ def write_text(path: str | Path, text: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            os.chmod(name, 0o644)  # mkstemp's own 0600 would hide published rows from others
+            os.chmod(
+                name, 0o644
+            )  # mkstemp's own 0600 would hide published rows from others
             os.replace(name, path)
         except BaseException:
             os.unlink(name)

@@ -165,11 +165,30 @@ def test_what_goes_wrong_is_a_row_with_its_reason(cache, function, status, words
     assert words in reason
 
 
+def test_logs_are_recorded_for_several_seeds_at_once_and_forgotten(cache, monkeypatch):
+    made = []
+
+    def record(load, finals):
+        made.append(list(finals))
+        return {seed: f"log of {seed}" for seed in finals}
+
+    monkeypatch.setattr(benchmark.provenance, "update_logs", record)
+    monkeypatch.setattr(benchmark.provenance, "logs_at_once", lambda load: 2)
+    bench = smoke(cache, seeds=(0, 1, 2))
+    assert [bench._update_log(seed) for seed in (0, 1, 2)] == [
+        "log of 0",
+        "log of 1",
+        "log of 2",
+    ]
+    assert made == [[0, 1], [2]]
+    assert list(bench._logs) == [2]
+
+
 def test_a_record_that_cannot_be_made_is_a_row_with_its_reason(cache, monkeypatch):
     def lost(*arguments):
         raise MissingRecord("the log was not kept")
 
-    monkeypatch.setattr(benchmark.provenance, "update_log", lost)
+    monkeypatch.setattr(benchmark.provenance, "update_logs", lost)
     assert reason_of(cache, wants_a_log) == (
         "error",
         "MissingRecord: the log was not kept",

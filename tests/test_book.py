@@ -74,7 +74,8 @@ def test_a_sentence_takes_its_numbers_from_the_rows(page, shown):
 
 def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_path):
     page = book.start(
-        "ensemble", {"profile": "smoke", "out": str(tmp_path), "request": "most", "seeds": 1}
+        "ensemble",
+        {"profile": "smoke", "out": str(tmp_path), "request": "most", "seeds": 1},
     )
     page.request()
     page.run(ensemble)

@@ -19,6 +19,7 @@ from erasus_nb.provenance import (
     sisa_plan,
     train_sisa,
     update_log,
+    update_logs,
 )
 from erasus_nb.strategy import Batch, MissingRecord, Split
 from erasus_nb.training import fit, same_weights
@@ -98,6 +99,16 @@ def test_a_log_that_does_not_end_at_the_original_is_refused(synthetic, recorded)
     other["head.bias"][0] = torch.nextafter(other["head.bias"][0], torch.tensor(9.0))
     with pytest.raises(MissingRecord, match="seed 3 of synthetic"):
         update_log(synthetic, 3, other)
+
+
+def test_logs_recorded_side_by_side_are_the_same_logs(synthetic, recorded):
+    _, alone = recorded
+    states = synthetic.train([synthetic.train_ids] * 3, [8, 3, 5])
+    logs = update_logs(synthetic, dict(zip([8, 3, 5], states)))
+    assert list(logs) == [8, 3, 5]
+    assert torch.equal(torch.stack(logs[3].changes), torch.stack(alone.changes))
+    assert all(map(torch.equal, logs[3].ids, alone.ids))
+    assert not torch.equal(logs[8].changes[0], alone.changes[0])
 
 
 def test_reverting_nothing_is_identity_and_everything_is_the_start(synthetic, recorded):

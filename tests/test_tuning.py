@@ -79,8 +79,13 @@ def test_a_row_says_who_chose_its_settings():
 
 
 def test_the_command_refuses_unknown_names_before_any_work(capsys, monkeypatch):
-    monkeypatch.setattr("erasus_nb.tuning.tune", lambda *a: pytest.fail("work had begun"))
+    monkeypatch.setattr(
+        "erasus_nb.tuning.tune", lambda *a: pytest.fail("work had begun")
+    )
     assert main(["tune", "painting"]) == 2
     assert main(["tune", "gradient", "--workload", "mnist"]) == 2
     said = capsys.readouterr().err
-    assert "no 'painting'; there are data" in said and "there are synthetic, digits" in said
+    assert (
+        "no 'painting'; there are data" in said
+        and "there are synthetic, digits" in said
+    )
