@@ -14,7 +14,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -47,11 +47,12 @@ def digest(*parts: Any) -> str:
 
 
 @cache
-def code_version(names: tuple[str, ...]) -> str:
-    """Hash of these modules of the package and of the workloads."""
+def code_version(names: tuple[str, ...], workload: str) -> str:
+    """Hash of these modules of the package and of those that one workload is made of."""
     package = ROOT / "erasus_nb"
+    made_of = ("base.py", *workloads.MADE_OF[workload])
     files = [package / name for name in names]
-    files += sorted((package / "workloads").glob("*.py"))
+    files += [package / "workloads" / name for name in made_of]
     return digest([(f.name, f.read_text("utf-8")) for f in files])
 
 
@@ -275,23 +276,20 @@ class Bench:
         )
 
     def _key(self, *parts: Any, code: tuple[str, ...] = _MODEL_CODE) -> str:
-        spec = (self.workload, asdict(self.load.sizes.recipe), self._data, self.device)
-        return digest(*parts, spec, code_version(code), torch.__version__)
-
-    @cached_property
-    def _data(self) -> str:
-        return hashlib.blake2b(
-            self.load.inputs.cpu().numpy().tobytes()
-            + self.load.labels.cpu().numpy().tobytes(),
-            digest_size=8,
-        ).hexdigest()
+        spec = (
+            self.workload,
+            asdict(self.load.sizes),
+            self.load.fingerprint,
+            self.device,
+        )
+        return digest(
+            *parts, spec, code_version(code, self.workload), torch.__version__
+        )
 
     def _remember(
         self, name: str, make: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        return self.store.one(
-            self._key(name, self.load.sizes.shadows, code=_RECORD_CODE), make
-        )
+        return self.store.one(self._key(name, code=_RECORD_CODE), make)
 
     # ---- the reference models
 
@@ -332,7 +330,10 @@ class Bench:
         """Seconds of retraining one model with the plain loop, in this process, now.
 
         Median of three at the first seed, so that time ratios compare like with like.
+        Where retraining is long, a few of its epochs are timed and multiplied.
         """
+        recipe = self.load.sizes.recipe
+        timed = replace(recipe, epochs=self.load.timed_epochs or recipe.epochs)
         times = []
         for _ in range(3):
             model = self.load.make_model(self.seeds[0]).train()
@@ -341,11 +342,11 @@ class Bench:
                 model,
                 self.load.task(),
                 Split("retain", self.asked.retain),
-                self.load.sizes.recipe,
+                timed,
                 0,
             )
             times.append(self._now() - start)
-        return statistics.median(times)
+        return statistics.median(times) * recipe.epochs / timed.epochs
 
     @property
     def retrain_passes(self) -> int:
@@ -354,14 +355,10 @@ class Bench:
 
     @cached_property
     def _retrained_probabilities(self) -> dict[int, Tensor]:
-        states = self.retrained()
-        with torch.no_grad():
-            return {
-                seed: self.load.load(state)(self.asked.forget["inputs"])
-                .softmax(-1)
-                .cpu()
-                for seed, state in states.items()
-            }
+        return {
+            seed: self.load.distributions(self.load.load(state), self.asked).cpu()
+            for seed, state in self.retrained().items()
+        }
 
     def _divergences(self, probabilities: Tensor) -> dict[str, float]:
         """Seed of each retrained model -> mean divergence from its predictions, nats."""
@@ -637,18 +634,7 @@ class Bench:
             Criterion -> model -> step -> one value per seed. Models without trainable
             weights are left out.
         """
-        draw = generator("relearn", self.workload)
-        order = torch.randperm(len(self.asked.forget), generator=draw).to(self.device)
-        quarter = self.asked.forget.take(order[: len(order) // 4])
-        rest = torch.zeros_like(self.asked.rote)
-        rest[order[len(order) // 4 :]] = True
-        probes = {
-            "recall of the other canaries": self.asked.forget.take(
-                (rest & self.asked.rote).nonzero()[:, 0]
-            )
-        }
-        if len(self.asked.concept):
-            probes["concept accuracy, unseen"] = self.asked.concept
+        quarter, probes = self.load.attack(self.asked)
         curves = {name: {} for name in probes}
         for seed in seeds:
             models = {
@@ -669,7 +655,7 @@ class Bench:
                             .setdefault(name, {})
                             .setdefault(step[0], [])
                         )
-                        line.append(_accuracy(step[1], probe))
+                        line.append(probe(step[1]))
         return curves
 
     def _attack(self, model, quarter, seed, steps):
@@ -700,18 +686,14 @@ class Bench:
             workload=self.name,
             profile=self.profile,
             facts={
-                "chance": 1 / self.load.classes,
                 "forget": len(request.forget),
                 "retain": len(request.retain),
                 "holdout": len(request.holdout),
                 "batch_size": sizes.recipe.batch_size,
-                "model": self.load.model_text,
-                "data": self.load.data_text,
                 "request_kind": request.kind,
-                "criteria": self.load.criteria,
                 "request": request.sentence,
-                "shadows": sizes.shadows,
                 "recipe": asdict(sizes.recipe),
+                **self.load.facts,
             },
             parameters=_plain(self.parameters),
             environment=environment(self.device),
@@ -844,11 +826,6 @@ class _PeakMemory:
 def _unfinished(**facts: Any) -> records.Row:
     """A row before its run: an error, until the run says otherwise."""
     return records.Row(status="error", reason="did not finish", **facts)
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, batch: Batch) -> float:
-    return float((model(batch["inputs"]).argmax(-1) == batch["labels"]).double().mean())
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

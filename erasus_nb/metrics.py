@@ -7,6 +7,9 @@ torch.
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -237,3 +240,178 @@ def _check_shadows(values: Tensor, member: Tensor) -> None:
             f"{len(stuck)} examples (first: {stuck[0]}) are in every shadow model's "
             "training data or in none's; there is nothing to compare"
         )
+
+
+# ------------------------------------------------------------------ language models
+#
+# `scored` says which positions of padded rows count; every row needs one.
+
+
+def rouge_l(reference: str, text: str) -> tuple[float, float, float]:
+    """ROUGE-L of a text: the longest common subsequence of words, without stemming.
+
+    Args:
+        reference: What should have been said.
+        text: What was said; an empty one scores 0, so a model that fell silent looks
+            like one that forgot.
+
+    Returns:
+        Precision, recall and F1, each 0 to 1.
+
+    Source: Lin (2004), ROUGE; the numbers of Google's rouge-score, as in MUSE.
+    """
+    found = _rouge().score(reference, text)["rougeL"]
+    return float(found.precision), float(found.recall), float(found.fmeasure)
+
+
+@cache
+def _rouge():
+    from rouge_score.rouge_scorer import RougeScorer  # loads nltk: only when needed
+
+    return RougeScorer(["rougeL"], use_stemmer=False)
+
+
+def exact_memorisation(right: Tensor, scored: Tensor) -> Tensor:
+    """Share of tokens that the model predicts exactly, given all true ones before.
+
+    Args:
+        right: Whether the likeliest token is the true one, shape (B, T), bool.
+        scored: Which positions count, shape (B, T), bool.
+
+    Returns:
+        Shape (B,), double, 0 to 1.
+
+    Raises:
+        ValueError: the shapes differ, or an example has no scored token.
+
+    Source: Tirumala et al. (2022), arXiv 2205.10770.
+    """
+    _check_tokens(scored, right)
+    return (right & scored).sum(-1).double() / scored.sum(-1)
+
+
+def extraction_strength(right: Tensor, scored: Tensor) -> Tensor:
+    """How little of a text must be given for the model to complete all the rest.
+
+    1 - k / L, with L scored tokens and k the shortest prefix of them after which every
+    likeliest token is the true one. 1: all of it comes unprompted; 0: not even the last.
+
+    Args and Raises: as for `exact_memorisation`.
+
+    Returns:
+        Shape (B,), double, 0 to 1.
+
+    Source: Carlini et al. (2021), arXiv 2012.07805, as in open-unlearning.
+    Differs: open-unlearning never tries the whole text as prefix, so its lowest value
+        is 1 / L; ours is 0.
+    """
+    _check_tokens(scored, right)
+    # Scored tokens right from here to the end: no scored token is wrong at or after.
+    wrong_later = (~right & scored).flip(-1).cumsum(-1).flip(-1) > 0
+    return (scored & ~wrong_later).sum(-1).double() / scored.sum(-1)
+
+
+def min_k(log_p: Tensor, scored: Tensor, share: float = 0.4) -> Tensor:
+    """Min-K% Prob: mean log-probability of a text's least likely tokens.
+
+    Texts that were trained on have few tokens that surprise, so higher means more
+    familiar, as `auc` has it.
+
+    Args:
+        log_p: Log-probability of each true token, shape (B, T), nats.
+        scored: Which positions count, shape (B, T), bool.
+        share: Share of tokens taken, lowest first, in (0, 1]; at least one is.
+
+    Returns:
+        Shape (B,), nats.
+
+    Raises:
+        ValueError: the shapes differ, an example has no scored token, or `share` is
+            outside (0, 1].
+
+    Source: Shi et al. (2024), arXiv 2310.16789.
+    Differs: MUSE's code averages no tokens at all in a text of one or two, which gives
+        NaN; like open-unlearning we take one at least.
+    """
+    _check_tokens(scored, log_p)
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of tokens lies in (0, 1], got {share}")
+    lowest = log_p.masked_fill(~scored, math.inf).sort(-1).values
+    count = (scored.sum(-1) * share).long().clamp(min=1)
+    taken = scored.new_ones(scored.shape).cumsum(-1) <= count.unsqueeze(-1)
+    return lowest.masked_fill(~taken, 0).sum(-1) / count
+
+
+def min_k_plus_plus(
+    logits: Tensor, targets: Tensor, scored: Tensor, share: float = 0.4
+) -> Tensor:
+    """Min-K%++: Min-K% of log-probabilities standardised over the vocabulary.
+
+    Each token's log-probability minus its mean under the model's own prediction,
+    divided by its standard deviation: is this token likelier than its rivals?
+
+    Args:
+        logits: Shape (B, T, V).
+        targets: The true tokens, shape (B, T).
+        scored, share: As for `min_k`.
+
+    Returns:
+        Shape (B,), in standard deviations; higher = more familiar.
+
+    Raises:
+        ValueError: as for `min_k`.
+
+    Source: Zhang et al. (2024), arXiv 2404.02936; variance of at least 1e-6 as in
+        open-unlearning.
+    """
+    _check_tokens(scored, targets)
+    log_p = logits.log_softmax(-1)
+    p = log_p.exp()
+    own = log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    # 0 log 0 is 0: a token that has no chance surprises nobody.
+    mean = (p * log_p.masked_fill(p == 0, 0)).sum(-1)
+    centred = log_p.masked_fill(p == 0, 0) - mean.unsqueeze(-1)
+    variance = (p * centred**2).sum(-1)
+    return min_k((own - mean) / variance.clamp(min=1e-6).sqrt(), scored, share)
+
+
+def zlib_ratio(log_p: Tensor, scored: Tensor, texts: Sequence[str]) -> Tensor:
+    """Minus a text's mean token loss over the bytes that zlib needs for it.
+
+    Text that is predictable for anybody compresses well and is forgiven. Higher = more
+    familiar.
+
+    Args:
+        log_p: Log-probability of each true token, shape (B, T), nats.
+        scored: Which positions count, shape (B, T), bool.
+        texts: The B texts.
+
+    Returns:
+        Shape (B,), nats per byte.
+
+    Raises:
+        ValueError: the shapes differ, an example has no scored token, or a text is
+            empty.
+
+    Source: Carlini et al. (2021), arXiv 2012.07805, as in open-unlearning.
+    """
+    _check_tokens(scored, log_p)
+    if len(texts) != len(log_p):
+        raise ValueError(f"{len(texts)} texts for {len(log_p)} rows of tokens")
+    empty = [k for k, text in enumerate(texts) if not text]
+    if empty:
+        raise ValueError(f"text {empty[0]} is empty")
+    sizes = [len(zlib.compress(text.encode())) for text in texts]
+    mean = (log_p.masked_fill(~scored, 0)).sum(-1) / scored.sum(-1)
+    return mean / mean.new_tensor(sizes)
+
+
+def _check_tokens(scored: Tensor, values: Tensor) -> None:
+    if scored.shape != values.shape or scored.ndim != 2:
+        raise ValueError(
+            "values and scored positions must have one shape (B, T), got "
+            f"{tuple(values.shape)} and {tuple(scored.shape)}"
+        )
+    bare = (scored.sum(-1) == 0).nonzero().flatten().tolist()
+    if bare:
+        raise ValueError(f"example {bare[0]} has no token to score")

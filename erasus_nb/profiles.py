@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a workload's original and retrained models are trained."""
+    """How a workload's original and retrained models are trained.
+
+    Args:
+        epochs, lr, batch_size, optimizer, weight_decay: As usual.
+        warmup: Share of all steps over which the step size rises from 0.
+        final: What the step size falls to by the last step, on half a cosine, as a share
+            of `lr`; 1 keeps it constant.
+        clip: Largest gradient norm of a step; None does not clip.
+    """
 
     epochs: int
     lr: float
     batch_size: int = 32
     optimizer: str = "adamw"
     weight_decay: float = 0.0
+    warmup: float = 0.0
+    final: float = 1.0
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,26 +59,66 @@ class Sizes:
             )
 
 
+@dataclass(frozen=True)
+class TextSizes:
+    """The language-model workload in one profile.
+
+    Args:
+        seeds: Training seeds of a run.
+        people: People per fold; a request is everything about them.
+        core: People whom no fold asks to forget.
+        holdout: Never-trained people, per fold.
+        passages, sheets: News passages and sheets of four facts, per person.
+        fillers: Sentences without personal facts in a passage.
+        vocabulary: Tokens of the tokenizer.
+        architecture: "llama" or "gpt2".
+        layers, width, heads: Of the model.
+        recipe: Base training.
+    """
+
+    seeds: int
+    people: int
+    core: int
+    holdout: int
+    passages: int
+    sheets: int
+    fillers: int
+    vocabulary: int
+    layers: int
+    width: int
+    heads: int
+    recipe: Recipe
+    architecture: str = "llama"
+
+
+#: Base training of `text`.
+_LANGUAGE = Recipe(26, 6e-3, 10, weight_decay=0.01, warmup=0.05, final=0.05, clip=1.0)
+
 #: profile -> workload -> sizes. `smoke` is for plumbing: its rows never enter a board.
 #: `synthetic` has the seed board's sizes: 64 forget, 256 retain, batch 32. `digits` asks for
 #: more, because 104 forget against 104 holdout examples is what an AUC needs.
-PROFILES: dict[str, dict[str, Sizes]] = {
+PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
     "smoke": {
         "synthetic": Sizes(2, 44, 20, 64, 96, 20, 4, Recipe(8, 3e-3)),
         "digits": Sizes(2, 24, 15, 120, 39, 20, 4, Recipe(3, 2e-3)),
+        "text": TextSizes(
+            2, 4, 4, 6, 2, 2, 1, 512, 2, 32, 2, replace(_LANGUAGE, epochs=2)
+        ),
     },
     "laptop": {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
         "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
+        "text": TextSizes(5, 16, 16, 32, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
     },
     "full": {
         "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
         "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
+        "text": TextSizes(10, 16, 16, 32, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
     },
 }
 
 
-def sizes_of(profile: str, workload: str) -> Sizes:
+def sizes_of(profile: str, workload: str) -> Sizes | TextSizes:
     """The sizes of one workload in one profile.
 
     Raises:

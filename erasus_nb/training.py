@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -134,17 +135,47 @@ def fit(
     )
     totals: dict[int, Tensor] = {}
     ids = split.ids
-    for epoch, positions in training_batches(ids, recipe, seed, first_epoch):
+    total = recipe.epochs * math.ceil(len(ids) / recipe.batch_size)
+    steps = training_batches(ids, recipe, seed, first_epoch)
+    for number, (epoch, positions) in enumerate(steps, 1):
         batch = split.take(positions)
         loss = task.loss(model, batch).mean()
         step.zero_grad(set_to_none=True)
         loss.backward()
+        scheduled(step, parameters, recipe, number / total)
         before = log.before(model) if log is not None else None
         step.step()
         if log is not None:
             log.after(model, before, epoch, batch["ids"])
         totals[epoch] = totals.get(epoch, 0.0) + loss.detach() * len(batch)
     return [float(total) / len(ids) for total in totals.values()]
+
+
+def scheduled(
+    step: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    recipe: Recipe,
+    done: float,
+) -> None:
+    """Set the step size of the recipe and clip the gradients, just before a step.
+
+    Args:
+        done: Share of all steps, this one included, in (0, 1].
+    """
+    if recipe.clip is not None:
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+    if recipe.warmup or recipe.final != 1:
+        share = step_size_share(recipe, done)
+        for group in step.param_groups:
+            group["lr"] = recipe.lr * share
+
+
+def step_size_share(recipe: Recipe, done: float) -> float:
+    """The step size as a share of the recipe's, after `done` of all steps."""
+    if done < recipe.warmup:
+        return done / recipe.warmup
+    left = (done - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.final + (1 - recipe.final) * (1 + math.cos(math.pi * left)) / 2
 
 
 def fit_stack(
@@ -173,6 +204,8 @@ def fit_stack(
     """
     if len({len(member) for member in ids}) != 1:
         raise ValueError("members of a stack train on equally many examples")
+    if recipe.warmup or recipe.final != 1 or recipe.clip is not None:
+        raise ValueError("a stack trains at a constant step size, without clipping")
     count = len(seeds)
     if count == 1:
         # A stack of one takes other kernels, which round differently; so it gets company.

@@ -56,9 +56,9 @@ def everything(work) -> dict[str, torch.Tensor]:
 
 def test_an_unknown_workload_or_profile_is_refused_with_what_there_is():
     with pytest.raises(
-        ValueError, match="no workload 'text'; there are synthetic, digits"
+        ValueError, match="no workload 'novels'; there are synthetic, digits"
     ):
-        workloads.load("text")
+        workloads.load("novels")
     with pytest.raises(
         ValueError, match="no profile 'tiny'; there are smoke, laptop, full"
     ):

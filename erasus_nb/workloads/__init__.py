@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from importlib import import_module
 
-#: Workload -> module that makes it.
-WORKLOADS = ("synthetic", "digits")
+#: Workload -> the modules of this folder, besides base.py, that its rows depend on.
+MADE_OF = {
+    "synthetic": ("classifier.py", "synthetic.py"),
+    "digits": ("classifier.py", "digits.py"),
+    "text": ("corpus.py", "text.py"),
+}
+WORKLOADS = tuple(MADE_OF)
 
 
 def load(name: str, profile: str = "laptop", device: str = "cpu"):

@@ -40,13 +40,47 @@ class UnitGroup:
         activation: Module whose output is the activation after the nonlinearity; the unit
             axis is dimension 1.
         columns: Consecutive input columns of the consumer that belong to one unit.
+        last: The activation is instead the *input* of `activation`, (B, T, units).
     """
 
     name: str
-    producer: str
+    producer: str | tuple[str, ...]
     consumer: str
     activation: str
     columns: int = 1
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """Where the parts of one transformer layer are, by module name.
+
+    Args:
+        name: The layer; its output is the hidden state.
+        attention_out: Output projection of attention; its input is all heads side by side.
+        mlp_in: First matrices of the MLP (two where it is gated); a row is a neuron.
+        mlp_out: Second matrix of the MLP; its input is the neurons' activations.
+        heads: Attention heads.
+    """
+
+    name: str
+    attention_out: str
+    mlp_in: tuple[str, ...]
+    mlp_out: str
+    heads: int
+
+
+class Fact(NamedTuple):
+    """A fact as a language model meets it.
+
+    `prompt` (p,) is a whole prompt, its start token included, up to where the object
+    begins; `subject` is the (start, stop) of the subject's tokens in it; `object` (o,)
+    are the tokens that should follow.
+    """
+
+    prompt: Tensor
+    subject: tuple[int, int]
+    object: Tensor
 
 
 class Embedding(NamedTuple):
@@ -185,6 +219,40 @@ class Task:
     def embeddings(self, model, batch: Batch) -> dict[str, Embedding]:
         """Modality -> what the model makes of that half of each pair."""
         raise NotApplicable("this workload has one modality; there is nothing to embed")
+
+    # ---- language models
+
+    def token_losses(self, model, batch: Batch) -> Tensor:
+        """Loss of each next token, shape (B, T - 1); 0 where there is no target."""
+        raise NotApplicable("this workload has no tokens")
+
+    def scored(self, batch: Batch) -> Tensor:
+        """Which next tokens are targets, bool, shape (B, T - 1)."""
+        raise NotApplicable("this workload has no tokens")
+
+    def decoder(self, model) -> list[DecoderLayer]:
+        """The transformer layers, from input to output."""
+        raise NotApplicable("this workload's model is no transformer decoder")
+
+    def embedding(self, model) -> str:
+        """Name of the token embedding."""
+        raise NotApplicable("this workload's model has no token embedding")
+
+    def matrix(self, module: nn.Module) -> Tensor:
+        """A module's weight as (out, in), sharing its memory however it is stored."""
+        return module.weight
+
+    def facts(self, batch: Batch) -> list[Fact]:
+        """The facts that a batch states with their subject before their object."""
+        raise NotApplicable("this workload states no facts")
+
+    def tokens(self, text: str) -> Tensor:
+        """Token ids of a text, shape (n,), without special tokens."""
+        raise NotApplicable("this workload has no tokens")
+
+    def text(self, tokens: Tensor) -> str:
+        """Text of token ids, special tokens left out."""
+        raise NotApplicable("this workload has no tokens")
 
     # ---- what only some strategies declare
 

@@ -9,9 +9,10 @@ request. Nothing of the holdout or the test data is ever trained on.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -172,7 +173,28 @@ class ClassifierWorkload:
         "C4": "retained accuracy, unseen",
     }
 
+    #: Retraining is timed whole.
+    timed_epochs = None
+
     # ---- data
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the training data."""
+        parts = (self.inputs.cpu().numpy(), self.labels.cpu().numpy())
+        whole = b"".join(part.tobytes() for part in parts)
+        return hashlib.blake2b(whole, digest_size=8).hexdigest()
+
+    @property
+    def facts(self) -> dict:
+        """What a document says of this workload."""
+        return {
+            "chance": 1 / self.classes,
+            "model": self.model_text,
+            "data": self.data_text,
+            "criteria": self.criteria,
+            "shadows": self.sizes.shadows,
+        }
 
     def batch(self, ids: Tensor) -> Batch:
         """Training examples by id."""
@@ -396,6 +418,30 @@ class ClassifierWorkload:
 
     # ---- measuring
 
+    @torch.no_grad()
+    def distributions(self, model: nn.Module, request: Request) -> Tensor:
+        """Predicted class probabilities on the forget set, (n_forget, classes)."""
+        return model(request.forget["inputs"]).softmax(-1)
+
+    def attack(
+        self, request: Request
+    ) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
+        """A random quarter of the forget set to relearn, and what to measure of the rest.
+
+        Returns:
+            The quarter, and {criterion: model -> share}, higher when more came back.
+        """
+        forget = request.forget
+        order = torch.randperm(len(forget), generator=generator("relearn", self.name))
+        quarter, rest = order.split([len(order) // 4, len(order) - len(order) // 4])
+        canaries = rest[request.rote.cpu()[rest]].sort().values
+        probes = {"recall of the other canaries": forget.take(canaries.to(self.device))}
+        if len(request.concept):
+            probes["concept accuracy, unseen"] = request.concept
+        return forget.take(quarter.to(self.device)), {
+            name: partial(_accuracy, batch=batch) for name, batch in probes.items()
+        }
+
     def measure(self, model: nn.Module, request: Request) -> tuple[dict, Tensor]:
         """Everything that is measured on one model.
 
@@ -535,6 +581,11 @@ class ClassifierWorkload:
             ),
         }
         return measured, logits["forget"].softmax(-1)
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, batch: Batch) -> float:
+    return float((model(batch["inputs"]).argmax(-1) == batch["labels"]).double().mean())
 
 
 def _memberships(n: int, count: int, draw: torch.Generator, share: float) -> Tensor:

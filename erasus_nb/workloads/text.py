@@ -1,0 +1,934 @@
+"""Workload `text`: a causal language model, news passages and facts about invented people.
+
+An example is one sequence of tokens: a news passage (rote) or a sheet of four facts about
+one person, each a statement or a question with its answer (knowledge). A request asks to
+forget people: all their passages and sheets. Passages are scored by what the model
+continues, facts by what it answers, in a phrasing it was trained on and in one it was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from .. import metrics
+from ..profiles import Recipe, TextSizes
+from ..strategy import Batch, Split
+from ..training import fit, generator, global_seed
+from .base import DecoderLayer, Fact, Request, Task, UnitGroup
+from .corpus import Person, Statement, everything, people
+
+#: Label of a position that is no target, as transformers has it.
+IGNORED = -100
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+
+#: Tokens of a passage that are given, and tokens of the continuation that is compared.
+PROMPT, CONTINUATION = 16, 64
+ANSWER = 8  #: Longest answer, in tokens.
+#: Positions of the forget passages at which next-token distributions are compared.
+POSITIONS = 512
+
+
+def logits_of(model, tokens: Tensor) -> Tensor:
+    """Next-token logits (B, T, V), float32, of a model or an ensemble of models."""
+    said = model(input_ids=tokens, use_cache=False)
+    return (said if isinstance(said, Tensor) else said.logits).float()
+
+
+# ------------------------------------------------------------------ the hooks
+
+
+class TextTask(Task):
+    """The hooks of a causal language model.
+
+    `outputs` has a position for every token but the first, (B, T - 1, V). Positions
+    without a target (padding) have all-zero logits and count nowhere.
+    """
+
+    def __init__(self, workload: TextWorkload, seed: object = 0, **rest):
+        super().__init__(seed, **rest)
+        self._workload = workload
+        self.recipe = workload.sizes.recipe
+
+    # ---- the model and the loss
+
+    def outputs(self, model, batch: Batch) -> Tensor:
+        self.meter.count(len(batch))
+        tokens = batch["inputs"]
+        real = (tokens[:, 1:] != self._workload.pad).unsqueeze(-1)
+        return logits_of(model, tokens)[:, :-1] * real
+
+    def token_losses(self, model, batch: Batch) -> Tensor:
+        self.meter.count(len(batch))
+        logits = logits_of(model, batch["inputs"])
+        # Every position keeps its logits (a copy of them would be the dearest step);
+        # the last one predicts nothing.
+        targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+        losses = F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            reduction="none",
+            ignore_index=IGNORED,
+        )
+        return losses.view(targets.shape)[:, :-1]
+
+    def scored(self, batch: Batch) -> Tensor:
+        return batch["labels"][:, 1:] != IGNORED
+
+    def loss(self, model, batch: Batch) -> Tensor:
+        count = self.scored(batch).sum(-1).clamp(min=1)
+        return self.token_losses(model, batch).sum(-1) / count
+
+    def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
+        # A real position has a non-zero logit on one side at least.
+        real = ((student != 0) | (teacher != 0)).any(-1)
+        apart = F.kl_div(
+            (student / T).log_softmax(-1),
+            (teacher / T).log_softmax(-1),
+            reduction="none",
+            log_target=True,
+        ).sum(-1)
+        return (apart * real).sum(-1) / real.sum(-1).clamp(min=1) * T**2
+
+    def uninformed(self, outputs: Tensor) -> Tensor:
+        return torch.zeros_like(outputs)
+
+    def new_model(self, seed: object) -> nn.Module:
+        return self._workload.make_model(seed)
+
+    # ---- labels
+
+    def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
+        labels = batch["labels"]
+        size = self._workload.vocabulary
+        shift = torch.randint(1, size, labels.shape, generator=generator)
+        wrong = (labels + shift.to(labels.device)) % size
+        return batch.replace(labels=wrong.where(labels != IGNORED, labels))
+
+    def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
+        with torch.no_grad():
+            logits = self.outputs(model, batch)
+        drawn = torch.multinomial(
+            logits.flatten(0, 1).softmax(-1).cpu(), 1, generator=generator
+        )
+        drawn = drawn.view(logits.shape[:2]).to(logits.device)
+        real = batch["inputs"][:, 1:] != self._workload.pad
+        labels = F.pad(drawn.where(real, IGNORED), (1, 0), value=IGNORED)
+        return batch.replace(labels=labels)
+
+    # ---- what a language model is made of
+
+    def decoder(self, model) -> list[DecoderLayer]:
+        llama = hasattr(model, "model")
+        place = "model.layers.{}" if llama else "transformer.h.{}"
+        attention = "self_attn.o_proj" if llama else "attn.c_proj"
+        mlp = "mlp.down_proj" if llama else "mlp.c_proj"
+        rows = ("mlp.gate_proj", "mlp.up_proj") if llama else ("mlp.c_fc",)
+        layers = []
+        for number in range(model.config.num_hidden_layers):
+            name = place.format(number)
+            layers.append(
+                DecoderLayer(
+                    name,
+                    f"{name}.{attention}",
+                    tuple(f"{name}.{row}" for row in rows),
+                    f"{name}.{mlp}",
+                    model.config.num_attention_heads,
+                )
+            )
+        return layers
+
+    def embedding(self, model) -> str:
+        return "model.embed_tokens" if hasattr(model, "model") else "transformer.wte"
+
+    def head(self, model) -> str:
+        return "lm_head"
+
+    def unit_groups(self, model) -> list[UnitGroup]:
+        return [
+            UnitGroup(f"MLP {k}", layer.mlp_in, layer.mlp_out, layer.mlp_out, last=True)
+            for k, layer in enumerate(self.decoder(model), 1)
+        ]
+
+    def blocks(self, model) -> list[list[str]]:
+        names = [
+            n
+            for n, m in model.named_modules()
+            if any(True for _ in m.parameters(recurse=False))
+        ]
+        layers = [layer.name for layer in self.decoder(model)]
+        inside = [[n for n in names if n.startswith(f"{layer}.")] for layer in layers]
+        grouped = {n for block in inside for n in block}
+        tied = model.config.tie_word_embeddings
+        rest = [n for n in names if n not in grouped and not (tied and n == "lm_head")]
+        start = [n for n in rest if "embed" in n or n.endswith((".wte", ".wpe"))]
+        return [start, *inside, [n for n in rest if n not in start]]
+
+    def linears(self, model) -> list[str]:
+        inside = tuple(f"{layer.name}." for layer in self.decoder(model))
+        return [
+            n
+            for n, m in model.named_modules()
+            if n.startswith(inside)
+            and getattr(m, "weight", None) is not None
+            and m.weight.dim() == 2
+        ]
+
+    def matrix(self, module: nn.Module) -> Tensor:
+        transposed = type(module).__name__ == "Conv1D"  # GPT-2 stores (in, out)
+        return module.weight.T if transposed else module.weight
+
+    # ---- what the text says
+
+    def facts(self, batch: Batch) -> list[Fact]:
+        found = []
+        bos = self._workload.bos
+        columns = (batch[name].cpu() for name in ("inputs", "subject", "object"))
+        for tokens, subject, answer in zip(*columns):
+            for number in range(1, int(answer.max()) + 1):
+                who, what = (
+                    (mask == number).nonzero()[:, 0] for mask in (subject, answer)
+                )
+                if not len(who) or not len(what) or who[-1] > what[0]:
+                    continue  # the value comes before the name: there is no prompt
+                start = (tokens[: who[0]] == bos).nonzero()[-1, 0]
+                found.append(
+                    Fact(
+                        tokens[start : what[0]],
+                        (int(who[0] - start), int(who[-1] - start) + 1),
+                        tokens[what],
+                    )
+                )
+        return found
+
+    def tokens(self, text: str) -> Tensor:
+        return torch.tensor(self._workload.encode(text))
+
+    def text(self, tokens: Tensor) -> str:
+        return self._workload.decode(tokens)
+
+
+# ------------------------------------------------------------------ the workload
+
+
+@dataclass(frozen=True)
+class Part:
+    """Text about some people, to measure with.
+
+    Args:
+        passages: News passages.
+        unseen, seen: (prompt, answer) in phrasings never and sometimes trained on.
+        names: The people.
+    """
+
+    passages: tuple[str, ...]
+    unseen: tuple[tuple[str, str], ...]
+    seen: tuple[tuple[str, str], ...]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def about(someone: Sequence[Person]) -> Part:
+        return Part(
+            tuple(p for person in someone for p in person.passages),
+            tuple(q for person in someone for q in person.questions(seen=False)),
+            tuple(q for person in someone for q in person.questions(seen=True)),
+            tuple(person.name for person in someone),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Part]) -> Part:
+        join = lambda name: tuple(x for part in parts for x in getattr(part, name))
+        return Part(*map(join, ("passages", "unseen", "seen", "names")))
+
+    def after(self, count: int) -> Part:
+        """All but the first `count` people, who have equally much text each."""
+        people = len(self.names)
+        cut = lambda x: x[len(x) // people * count :]
+        return Part(*map(cut, (self.passages, self.unseen, self.seen, self.names)))
+
+    def some(self, count: int) -> Part:
+        """At most `count` passages and questions of each kind, spread evenly."""
+        spread = lambda x: x[:: max(1, len(x) // count)][:count]
+        return Part(*map(spread, (self.passages, self.unseen, self.seen)), self.names)
+
+
+@dataclass(frozen=True)
+class TextFold:
+    """Training ids of one fold of people, and its never-trained counterparts."""
+
+    ids: Tensor
+    part: Part
+    holdout: Batch
+    holdout_part: Part
+    validation: Batch
+
+
+@dataclass(frozen=True)
+class TextRequest(Request):
+    """A request of `text`: also who is to be forgotten, kept, and was never trained on."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+
+
+@dataclass
+class TextWorkload:
+    """Tokens, model, request and measurements of a language-model workload.
+
+    Args:
+        sizes: From profiles.py.
+        tokenizer: A fast tokenizer with pad, bos and eos tokens.
+        data: All training examples, indexed by id: inputs (tokens), labels, subject,
+            object, passage.
+        folds: The four folds.
+        core: Text about the people whom no fold asks to forget.
+        build: Seed -> freshly initialised model.
+        model_text, data_text: For readers and board headers.
+    """
+
+    sizes: TextSizes
+    tokenizer: PreTrainedTokenizerFast
+    data: Batch
+    folds: tuple[TextFold, ...]
+    core: Part
+    build: Callable[[object], nn.Module]
+    model_text: str
+    data_text: str
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = (
+        field(default=lambda name, make: make())
+    )
+    name: str = "text"
+
+    #: What C1 to C4 are here, in a few words each.
+    criteria = {
+        "C1": "ROUGE-L F1 of continuations",
+        "C2": "answers, both phrasings",
+        "C3": "Min-40 % AUC",
+        "C4": "retained answers and text",
+    }
+    #: Retraining takes half a minute; its cost is measured on one epoch.
+    timed_epochs = 1
+
+    def __post_init__(self):
+        move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
+        self.data = move(self.data)
+        self.folds = tuple(
+            replace(f, holdout=move(f.holdout), validation=move(f.validation))
+            for f in self.folds
+        )
+        self.pad = self.tokenizer.pad_token_id
+        self.bos = self.tokenizer.bos_token_id
+        self.eos = self.tokenizer.eos_token_id
+        self.vocabulary = len(self.tokenizer)
+
+    # ---- data
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def decode(self, tokens: Sequence[int] | Tensor) -> str:
+        """Text of token ids, special tokens left out."""
+        return self.tokenizer.decode(list(map(int, tokens)), skip_special_tokens=True)
+
+    def batch(self, ids: Tensor) -> Batch:
+        """Training examples by id."""
+        return self.data.take(ids.to(self.device))
+
+    @property
+    def train_ids(self) -> Tensor:
+        """Ids of all training examples, shape (n,)."""
+        return torch.arange(len(self.data))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that the training data and the measurements are made of."""
+        parts = [f.part for f in self.folds] + [f.holdout_part for f in self.folds]
+        text = json.dumps([[p.passages, p.unseen, p.seen] for p in (*parts, self.core)])
+        tokens = self.data["inputs"].cpu().numpy().tobytes()
+        return hashlib.blake2b(text.encode() + tokens, digest_size=8).hexdigest()
+
+    @property
+    def facts(self) -> dict:
+        """What a document says of this workload."""
+        return {
+            "chance": 0.0,
+            "model": self.model_text,
+            "data": self.data_text,
+            "criteria": self.criteria,
+            "prompt_tokens": PROMPT,
+            "continuation_tokens": CONTINUATION,
+            "divergence_positions": POSITIONS,
+        }
+
+    def request(
+        self, kind: str = "standard", folds: Sequence[int] = (1,)
+    ) -> TextRequest:
+        """The request: whom to forget, and what to compare with.
+
+        Args:
+            kind: Only "standard"; selection by memorisation is for classifiers.
+            folds: Which folds of people, counted from 1.
+
+        Raises:
+            ValueError: another kind, an unknown fold or none.
+        """
+        if kind != "standard":
+            raise ValueError(f"workload text has the standard request only, not {kind}")
+        folds = tuple(dict.fromkeys(folds))
+        if not folds or any(not 1 <= k <= len(self.folds) for k in folds):
+            raise ValueError(
+                f"folds are 1 to {len(self.folds)} and at least one, got {folds}"
+            )
+        asked = [self.folds[k - 1] for k in folds]
+        kept = [f for k, f in enumerate(self.folds, 1) if k not in folds]
+        ids = torch.cat([f.ids for f in asked])
+        keep = torch.ones(len(self.data), dtype=torch.bool)
+        keep[ids] = False
+        forget = self.batch(ids)
+        holdout = Batch.cat([f.holdout for f in asked])
+        parts = {
+            "forget": Part.cat([f.part for f in asked]),
+            "retain": Part.cat([f.part for f in kept] + [self.core]),
+            "holdout": Part.cat([f.holdout_part for f in asked]),
+        }
+        return TextRequest(
+            kind,
+            folds,
+            forget,
+            self.batch(self.train_ids[keep]),
+            holdout,
+            holdout.take(torch.arange(0)),
+            holdout.take(torch.arange(0)),
+            forget["passage"],
+            None,
+            f"everything about {len(parts['forget'].names)} of the people: "
+            f"{len(parts['forget'].passages)} news passages and "
+            f"{int((~forget['passage']).sum())} sheets of facts",
+            parts,
+        )
+
+    # ---- models
+
+    def make_model(self, seed: object) -> nn.Module:
+        """A freshly initialised model on this workload's device; the same for the same seed."""
+        with global_seed(("init", self.name, seed)):
+            return self.build(seed).to(self.device)
+
+    def train(
+        self,
+        ids: Sequence[Tensor],
+        seeds: Sequence[object],
+        recipe: Recipe | None = None,
+        logs: Sequence | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """Train one model per (ids, seed) pair; returns their state dicts."""
+        states = []
+        for number, (chosen, seed) in enumerate(zip(ids, seeds, strict=True)):
+            model = self.make_model(seed).train()
+            data = Split("train", self.batch(chosen))
+            log = logs[number] if logs else None
+            fit(
+                model, self.task(seed), data, recipe or self.sizes.recipe, seed, log=log
+            )
+            states.append(
+                {k: v.detach().clone() for k, v in model.state_dict().items()}
+            )
+        return states
+
+    def load(self, state: dict[str, Tensor]) -> nn.Module:
+        """A model with the given weights, in eval mode."""
+        model = self.make_model(0)
+        model.load_state_dict(state)
+        return model.eval()
+
+    def task(self, seed: object = 0, **rest) -> TextTask:
+        """The hooks handed to a strategy; see Task for the arguments."""
+        return TextTask(self, seed, **rest)
+
+    def validation(self, request: Request) -> Batch:
+        """Never-trained people's text, for strategies that tune themselves."""
+        return Batch.cat([self.folds[k - 1].validation for k in request.folds])
+
+    # ---- measuring
+
+    @torch.no_grad()
+    def continuations(
+        self, model: nn.Module, prompts: Sequence[Sequence[int]], length: int
+    ) -> list[list[int]]:
+        """Greedy continuations, cut before the end-of-text token; all prompts in one batch.
+
+        Args:
+            prompts: Token ids; of different lengths, which padding on the left evens out.
+            length: At most this many new tokens.
+        """
+        members = list(getattr(model, "models", [model]))
+        width = max(map(len, prompts))
+        tokens = torch.full((len(prompts), width), self.pad)
+        for row, prompt in zip(tokens, prompts):
+            row[width - len(prompt) :] = torch.tensor(prompt)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        real = torch.arange(width) >= width - lengths[:, None]
+        tokens, real = tokens.to(self.device), real.to(self.device)
+        places = (real.cumsum(-1) - 1).clamp(min=0)
+        ended = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
+        pasts, said = [None] * len(members), []
+        for _ in range(length):
+            heard = []
+            for k, member in enumerate(members):
+                found = member(
+                    input_ids=tokens,
+                    attention_mask=real.long(),
+                    position_ids=places,
+                    past_key_values=pasts[k],
+                    use_cache=True,
+                )
+                pasts[k] = found.past_key_values
+                heard.append(found.logits[:, -1].float().log_softmax(-1))
+            # An ensemble answers with the mean of its members' probabilities.
+            tokens = torch.stack(heard).logsumexp(0).argmax(-1, keepdim=True)
+            said.append(tokens.masked_fill(ended[:, None], self.eos))
+            ended = ended | (tokens[:, 0] == self.eos)
+            if ended.all():
+                break
+            real = F.pad(real, (0, 1), value=True)
+            places = places[:, -1:] + 1
+        lines = torch.cat(said, 1).tolist()
+        return [r[: r.index(self.eos)] if self.eos in r else r for r in lines]
+
+    def verbatim(self, model: nn.Module, passages: Sequence[str]) -> list[float]:
+        """ROUGE-L F1 of each passage's continuation from its first tokens (MUSE C1)."""
+        tokens = [[self.bos, *self.encode(p)] for p in passages]
+        said = self.continuations(model, [t[:PROMPT] for t in tokens], CONTINUATION)
+        true = [t[PROMPT : PROMPT + CONTINUATION] for t in tokens]
+        return [
+            metrics.rouge_l(self.decode(t), self.decode(s))[2]
+            for t, s in zip(true, said)
+        ]
+
+    def answers(
+        self, model: nn.Module, questions: Sequence[tuple[str, str]]
+    ) -> list[float]:
+        """ROUGE-L F1 of the answer to each question (MUSE C2 and C4)."""
+        prompts = [[self.bos, *self.encode(q)] for q, _ in questions]
+        said = self.continuations(model, prompts, ANSWER)
+        return [
+            metrics.rouge_l(a, self.decode(s))[2] for (_, a), s in zip(questions, said)
+        ]
+
+    def passages(self, passages: Sequence[str]) -> Tensor:
+        """Tokens of passages with their special tokens, padded: (n, T)."""
+        width = self.data["inputs"].shape[1]
+        rows = [[self.bos, *self.encode(p), self.eos][:width] for p in passages]
+        tokens = torch.full((len(rows), width), self.pad)
+        for row, ids in zip(tokens, rows):
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens.to(self.device)
+
+    @torch.no_grad()
+    def _read(
+        self, model, passages: Sequence[str], chunk: int = 40
+    ) -> dict[str, Tensor]:
+        """What the model makes of passages: log_p, plus_plus, right and scored, (n, T - 1)."""
+        found: dict[str, list[Tensor]] = {}
+        for tokens in self.passages(passages).split(chunk):
+            logits, true = logits_of(model, tokens)[:, :-1], tokens[:, 1:]
+            scored = true != self.pad
+            log_p = logits.log_softmax(-1).gather(-1, true[..., None])[..., 0]
+            for name, value in {
+                "log_p": log_p,
+                "scored": scored,
+                "right": logits.argmax(-1) == true,
+                "plus_plus": metrics.min_k_plus_plus(logits, true, scored),
+            }.items():
+                found.setdefault(name, []).append(value)
+        return {name: torch.cat(values) for name, values in found.items()}
+
+    @torch.no_grad()
+    def distributions(self, model: nn.Module, request: TextRequest) -> Tensor:
+        """Next-token probabilities at fixed positions of the forget passages, (k, V)."""
+        tokens = self.passages(request.parts["forget"].passages)
+        real = (tokens[:, 1:] != self.pad).nonzero()
+        draw = generator("text", "positions", request.folds)
+        chosen = real[
+            torch.randperm(len(real), generator=draw)[:POSITIONS]
+            .sort()
+            .values.to(real.device)
+        ]
+        kept = []
+        for start in range(0, len(tokens), 40):
+            logits = logits_of(model, tokens[start : start + 40])
+            here = chosen[(chosen[:, 0] >= start) & (chosen[:, 0] < start + 40)]
+            kept.append(logits[here[:, 0] - start, here[:, 1]].softmax(-1))
+        return torch.cat(kept)
+
+    def attack(
+        self, request: TextRequest
+    ) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
+        """A quarter of the people to relearn, and what to measure of the others.
+
+        Returns:
+            Everything about the quarter, and {criterion: model -> share}, higher when
+            more came back.
+        """
+        people = len(request.parts["forget"].names)
+        each = len(request.forget) // people  # examples of one person, side by side
+        first = people // 4
+        others = request.parts["forget"].after(first)
+        probes = {
+            "continuations about the other people": lambda model: _mean(
+                self.verbatim(model, others.passages)
+            ),
+            "answers about the other people, unseen phrasing": lambda model: _mean(
+                self.answers(model, others.unseen)
+            ),
+        }
+        quarter = torch.arange(first * each, device=self.device)
+        return request.forget.take(quarter), probes
+
+    def measure(self, model: nn.Module, request: TextRequest) -> tuple[dict, Tensor]:
+        """Everything that is measured on one model.
+
+        Returns:
+            Metrics as {key: (name, value or None, unit, better, n, reason or None)}, and
+            next-token probabilities at fixed positions of the forget passages, (k, V).
+
+        Raises:
+            ValueError: the model does not answer with one logit per token.
+        """
+        training = model.training
+        model.eval()
+        try:
+            return self._measured(model, request), self.distributions(model, request)
+        finally:
+            model.train(training)
+
+    def _measured(self, model, request: TextRequest) -> dict:
+        forget, holdout = request.parts["forget"], request.parts["holdout"]
+        retain = request.parts["retain"].some(len(forget.passages))
+        unlike = holdout.some(len(forget.passages))
+        read = {
+            name: self._read(model, part.passages)
+            for name, part in (
+                ("forget", forget),
+                ("retain", retain),
+                ("holdout", holdout),
+            )
+        }
+        loss = {k: _mean_loss(r["log_p"], r["scored"]) for k, r in read.items()}
+        right = {
+            k: metrics.exact_memorisation(r["right"], r["scored"])
+            for k, r in read.items()
+        }
+        familiar = {
+            "min_k": lambda k: metrics.min_k(read[k]["log_p"], read[k]["scored"]),
+            "min_k_plus_plus": lambda k: read[k]["plus_plus"],
+            "loss": lambda k: -loss[k],
+            "zlib": lambda k: metrics.zlib_ratio(
+                read[k]["log_p"], read[k]["scored"], request.parts[k].passages
+            ),
+        }
+        auc = {
+            name: metrics.auc(score("forget").cpu(), score("holdout").cpu())
+            for name, score in familiar.items()
+        }
+        verbatim = {
+            "forget": _mean(self.verbatim(model, forget.passages)),
+            "holdout": _mean(self.verbatim(model, unlike.passages)),
+        }
+        unseen = _mean(self.answers(model, forget.unseen))
+        seen = _mean(self.answers(model, forget.seen))
+        kept = _mean(self.answers(model, retain.unseen))
+        fluent = float((-loss["retain"].mean()).exp())
+        after = read["forget"]["scored"].clone()
+        after[:, : PROMPT - 1] = False  # what is given is not extracted
+        strength = metrics.extraction_strength(read["forget"]["right"], after)
+        n, m = len(forget.passages), len(holdout.passages)
+        like = "closer to retrained"
+        line = lambda name, value, unit, better, count: (
+            name,
+            float(value),
+            unit,
+            better,
+            count,
+            None,
+        )
+        return {
+            "C1": line(
+                "ROUGE-L F1 of continuations", verbatim["forget"], "fraction", like, n
+            ),
+            "C2": line(
+                "ROUGE-L F1 of answers, seen and unseen phrasing",
+                (seen + unseen) / 2,
+                "fraction",
+                like,
+                2 * len(forget.unseen),
+            ),
+            "C3": line(
+                "Min-40 % AUC, forget against holdout", auc["min_k"], "AUC", like, n + m
+            ),
+            "C4": line(
+                "harmonic mean of retained answers and exp(-loss) on retained passages",
+                2 * kept * fluent / (kept + fluent) if kept + fluent else 0.0,
+                "fraction",
+                "higher",
+                len(retain.unseen),
+            ),
+            "verbatim_holdout": line(
+                "ROUGE-L F1 of continuations, holdout",
+                verbatim["holdout"],
+                "fraction",
+                like,
+                len(unlike.passages),
+            ),
+            "extraction_strength": line(
+                "extraction strength", strength.mean(), "fraction", like, n
+            ),
+            "answers_unseen": line(
+                "answers, unseen phrasing", unseen, "fraction", like, len(forget.unseen)
+            ),
+            "answers_seen": line(
+                "answers, seen phrasing", seen, "fraction", like, len(forget.seen)
+            ),
+            "retain_answers": line(
+                "answers about retained people",
+                kept,
+                "fraction",
+                "higher",
+                len(retain.unseen),
+            ),
+            "auc_loss": line(
+                "loss AUC, forget against holdout", auc["loss"], "AUC", like, n + m
+            ),
+            "auc_zlib": line(
+                "zlib AUC, forget against holdout", auc["zlib"], "AUC", like, n + m
+            ),
+            "auc_min_k_plus_plus": line(
+                "Min-K%++ AUC, forget against holdout",
+                auc["min_k_plus_plus"],
+                "AUC",
+                like,
+                n + m,
+            ),
+            "forget_accuracy": line(
+                "tokens predicted, forget passages",
+                right["forget"].mean(),
+                "fraction",
+                like,
+                n,
+            ),
+            "retain_accuracy": line(
+                "tokens predicted, retained passages",
+                right["retain"].mean(),
+                "fraction",
+                "higher",
+                len(retain.passages),
+            ),
+            "forget_loss": line(
+                "loss on forget passages", loss["forget"].mean(), "nats", like, n
+            ),
+            "retain_loss": line(
+                "loss on retained passages",
+                loss["retain"].mean(),
+                "nats",
+                "lower",
+                len(retain.passages),
+            ),
+            "holdout_loss": line(
+                "loss on holdout passages", loss["holdout"].mean(), "nats", like, m
+            ),
+        }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _mean_loss(log_p: Tensor, scored: Tensor) -> Tensor:
+    """Mean token loss of each passage, shape (n,)."""
+    return -(log_p * scored).sum(-1) / scored.sum(-1)
+
+
+# ------------------------------------------------------------------ making it
+
+
+def train_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `size` tokens, trained on `texts`."""
+    bpe = Tokenizer(models.BPE(unk_token=None))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS
+    )
+
+
+def _rows(tokenizer, someone: Sequence[Person]) -> list[dict]:
+    """Every example about these people: tokens, and where names and values stand."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+
+    def piece(statement: Statement, number: int):
+        coded = tokenizer(
+            statement.text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        spans = coded["offset_mapping"]
+        inside = lambda a, b, range_: a < range_[1] and b > range_[0]
+        mark = lambda range_: [number if inside(a, b, range_) else 0 for a, b in spans]
+        wrap = lambda x, first, last: [first, *x, last]
+        return (
+            wrap(coded["input_ids"], bos, eos),
+            wrap(mark(statement.name), 0, 0),
+            wrap(mark(statement.value), 0, 0),
+        )
+
+    rows = []
+    for person in someone:
+        for passage in person.passages:
+            tokens = [
+                bos,
+                *tokenizer(passage, add_special_tokens=False)["input_ids"],
+                eos,
+            ]
+            if len(tokens) <= PROMPT + 1:
+                raise ValueError(
+                    f"a passage of {len(tokens)} tokens leaves nothing to continue after "
+                    f"a prompt of {PROMPT}"
+                )
+            blank = [0] * len(tokens)
+            rows.append(
+                {"inputs": tokens, "subject": blank, "object": blank, "passage": True}
+            )
+        for sheet in person.sheets:
+            pieces = [piece(s, k) for k, s in enumerate(sheet, 1)]
+            tokens, subject, answer = (sum(column, []) for column in zip(*pieces))
+            rows.append(
+                {
+                    "inputs": tokens,
+                    "subject": subject,
+                    "object": answer,
+                    "passage": False,
+                }
+            )
+    return rows
+
+
+def _batch(rows: Sequence[dict], width: int, pad: int, ids: Tensor) -> Batch:
+    def column(name: str, fill: int) -> Tensor:
+        table = torch.full((len(rows), width), fill)
+        for line, row in zip(table, rows):
+            line[: len(row[name])] = torch.tensor(row[name])
+        return table
+
+    inputs = column("inputs", pad)
+    return Batch(
+        {
+            "inputs": inputs,
+            "labels": inputs.where(inputs != pad, IGNORED),
+            "subject": column("subject", 0),
+            "object": column("object", 0),
+            "passage": torch.tensor([row["passage"] for row in rows]),
+            "ids": ids,
+        }
+    )
+
+
+def _builder(sizes: TextSizes, tokenizer, width: int) -> Callable[[object], nn.Module]:
+    special = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    longest = max(width, PROMPT + CONTINUATION) + ANSWER
+    if sizes.architecture == "gpt2":
+        config = GPT2Config(
+            n_positions=longest,
+            n_embd=sizes.width,
+            n_layer=sizes.layers,
+            n_head=sizes.heads,
+            n_inner=2 * sizes.width,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            **special,
+        )
+        return lambda seed: GPT2LMHeadModel(config)
+    config = LlamaConfig(
+        hidden_size=sizes.width,
+        intermediate_size=2 * sizes.width,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        max_position_embeddings=longest,
+        tie_word_embeddings=True,
+        **special,
+    )
+    return lambda seed: LlamaForCausalLM(config)
+
+
+def make(sizes: TextSizes, device: torch.device) -> TextWorkload:
+    """Build the workload: people and tokenizer are drawn once, the same for every seed.
+
+    The tokenizer is trained on all text, the holdout's included, as a published one would
+    cover it: the vocabulary is no channel through which membership leaks.
+    """
+    counts = [sizes.people] * 4 + [sizes.core] + [sizes.holdout, sizes.people] * 4
+    everyone = people(sum(counts), sizes.passages, sizes.sheets, sizes.fillers, "text")
+    groups, place = [], 0
+    for count in counts:
+        groups.append(everyone[place : place + count])
+        place += count
+    asked, core, unseen = groups[:4], groups[4], groups[5:]
+    tokenizer = train_tokenizer(everything(everyone), sizes.vocabulary)
+    rows = [_rows(tokenizer, group) for group in groups]
+    width = max(len(row["inputs"]) for group in rows for row in group)
+    pad = tokenizer.pad_token_id
+    never = lambda some: _batch(some, width, pad, torch.full((len(some),), -1))
+    train = [row for group in rows[:5] for row in group]
+    folds, start = [], 0
+    for k, group in enumerate(asked):
+        folds.append(
+            TextFold(
+                torch.arange(start, start + len(rows[k])),
+                Part.about(group),
+                never(rows[5 + 2 * k]),
+                Part.about(unseen[2 * k]),
+                never(rows[6 + 2 * k]),
+            )
+        )
+        start += len(rows[k])
+    build = _builder(sizes, tokenizer, width)
+    count = sum(p.numel() for p in build(0).parameters())
+    kind = "Llama" if sizes.architecture == "llama" else "GPT-2"
+    return TextWorkload(
+        sizes,
+        tokenizer,
+        _batch(train, width, pad, torch.arange(len(train))),
+        tuple(folds),
+        Part.about(core),
+        build,
+        f"{kind}, {sizes.layers} layers of {sizes.width}, {count:,} parameters",
+        "News and facts about invented people",
+        device,
+    )
