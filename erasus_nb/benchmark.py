@@ -14,9 +14,10 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -370,8 +371,16 @@ class Bench:
         return {str(seed): float(mean) for seed, mean in zip(seeds, means)}
 
     def references(self) -> records.Document:
-        """Measure the original, the retrained models and the controls; checks the gates."""
+        """Measure the original, the retrained models and the controls; checks the gates.
+
+        Of processes that write the same document, one measures and the others wait.
+        """
         writer = self._writer("reference")
+        with writer.alone():
+            return self._references(writer)
+
+    def _references(self, writer: _Writer) -> records.Document:
+        writer.look()
         for kind, states in (
             ("original", self.originals()),
             ("retrained", self.retrained()),
@@ -396,7 +405,7 @@ class Bench:
                             row, model, state if kind == "original" else None, cost
                         )
                     )
-        for control in controls.CONTROLS:
+        for control in controls.on(self.workload):
             self._rows(
                 writer, control, "control", {}, "fixed fractions of the base recipe"
             )
@@ -514,12 +523,20 @@ class Bench:
         )
 
     def _records(self, seed: int) -> Records:
+        def refuse(reason: str):
+            raise NotApplicable(reason)
+
+        cannot = {
+            what: partial(refuse, reason)
+            for what, reason in self.load.no_record.items()
+        }
         return Records(
             {
                 "initial weights": lambda: self.load.make_model(seed).state_dict(),
                 "update log": lambda: self._update_log(seed),
                 "sisa shards": lambda: provenance.sisa_ensemble(self.load, seed),
                 "convex head": lambda: provenance.convex_head(self.load, seed),
+                **cannot,
             }
         )
 
@@ -718,6 +735,7 @@ class _Writer:
 
     def __init__(self, path: Path | None, empty: records.Document, resume: bool = True):
         self.path, self.document, self._seen = path, empty, None
+        self._resume = resume
         self._trust: set[tuple[str, int]] = set()
         if path is not None:
             try:
@@ -734,6 +752,19 @@ class _Writer:
 
     def _locked(self) -> FileLock:
         return FileLock(self.path.with_name(f".{self.path.name}.lock"))
+
+    def alone(self):
+        """Held while a process measures what others would measure too."""
+        if self.path is None:
+            return nullcontext()
+        return FileLock(self.path.with_name(f".{self.path.name}.run.lock"))
+
+    def look(self) -> None:
+        """Take in, and trust, what another process finished while this one waited."""
+        if self.path is not None and self._resume:
+            with self._locked():
+                self._merge()
+            self._trust = {(r.strategy, r.seed) for r in self.document.rows}
 
     def _merge(self) -> None:
         if self.path.is_file() and self.path.stat().st_mtime_ns != self._seen:

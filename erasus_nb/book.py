@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from html import escape
 from typing import Any
 
 import torch
 from IPython.display import HTML, Markdown, display
 
-from . import ROOT, charts, profiles, records, score, workloads
+from . import ROOT, charts, metrics, profiles, records, score, workloads
 from .benchmark import Bench
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .workloads.classifier import REQUESTS
 
 #: Claims in prose are checked where the rows can carry them.
 CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5
-#: Every page's home workload in this wing; `digits` is its real-image companion.
-HOME = ("synthetic",)
+#: Every page's home workload, but for the language models' own.
+HOME = {"llm": ("text",)}
+#: Where the classifiers' sentences and claims hold.
+CLASSIFIERS = ("synthetic", "digits")
+#: What `say` prints of a language model: its criteria have other names.
+ON_TEXT = (
+    "Retrain-Match {rm}. Continuations {m:C1} (original {o:C1}, retrained {r:C1}), answers "
+    "{m:C2} ({o:C2}, {r:C2}), Min-40 % AUC {m:C3} ({o:C3}, {r:C3}), retained answers and "
+    "text {m:C4} ({r:C4}); loss on forget passages {m:forget_loss} nats ({r:forget_loss}); "
+    "{time_ratio} times the seconds of retraining; {flags}"
+)
 
 
 def start(name: str, namespace: dict[str, Any]) -> Page:
@@ -70,7 +80,7 @@ class Page:
                 resume=given["resume"],
                 parameters=given,
             )
-            for workload in given["workloads"] or HOME
+            for workload in given["workloads"] or HOME.get(name, ("synthetic",))
         }
         self.functions: dict[str, Callable] = {}
         self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
@@ -164,7 +174,9 @@ class Page:
             rows = [r for r in self._rows[workload] if r.strategy == function.__name__]
             said.append(
                 f"- `{workload}`: "
-                + template.format_map(_fields(self.board(workload), standing, rows))
+                + (ON_TEXT + "." if workload == "text" else template).format_map(
+                    _fields(self.board(workload), standing, rows)
+                )
             )
         display(Markdown("\n".join(said)))
 
@@ -172,12 +184,15 @@ class Page:
         self,
         sentence: str,
         check: Callable[[score.Board], bool],
-        workload: str | None = None,
+        workload: str | Sequence[str] = CLASSIFIERS,
     ) -> None:
         """Stop the run if a sentence stated on this page is not true of the rows.
 
         Checked where rows can carry a claim: profile laptop or full, at least five seeds,
         the standard request, every strategy of the page run. Elsewhere nothing is checked.
+
+        Args:
+            workload: Where the sentence is meant to hold; one name or several.
 
         Raises:
             AssertionError: the claim is not true; the sentence must be rewritten.
@@ -188,8 +203,9 @@ class Page:
         )
         if self.given["profile"] not in CLAIM_PROFILES or not whole:
             return
+        meant = (workload,) if isinstance(workload, str) else workload
         for name, bench in self.benches.items():
-            if workload in (None, name) and len(bench.seeds) >= CLAIM_SEEDS:
+            if name in meant and len(bench.seeds) >= CLAIM_SEEDS:
                 assert check(self.board(name)), f"not true on {name}: {sentence}"
 
     # ---- what there is to forget
@@ -205,14 +221,88 @@ class Page:
                     f"{len(asked.forget) + len(asked.retain)} training examples, {asked.sentence}."
                 )
             )
-            display(charts.request_picture(_groups(bench)))
+            if workload == "text":
+                self.continuations(workload)
+            else:
+                display(charts.request_picture(_groups(bench)))
             lines = [
                 (s.name, *_measured(s)) for s in (board["original"], board["retrained"])
             ]
-            display(HTML(_table(("model", *_MEASURED), lines)))
+            names = [f"{c} {name}" for c, name in bench.load.criteria.items()]
+            display(HTML(_table(("model", *names), lines)))
             failed = [g for g in board.gates if not g.passed]
             if failed:
                 display(HTML(_gates(failed)))
+
+    def continuations(self, workload: str = "text", *functions: Callable) -> None:
+        """Show what models continue a forgotten passage with, true words marked.
+
+        Args:
+            functions: Strategies of this page, shown beside original and retrained; the
+                model of the first training seed, with the settings of its row.
+        """
+        if workload not in self.benches:
+            return
+        bench, seed = self.benches[workload], self.benches[workload].seeds[0]
+        models = {
+            "original": bench.load.load(bench.originals()[seed]),
+            "retrained": bench.load.load(bench.retrained()[seed]),
+        }
+        for function in functions:
+            name = function.__name__
+            rows = [r for r in self._rows[workload] if r.strategy == name]
+            if name in self.functions and rows and rows[0].status == "ok":
+                models[name] = bench.unlearn(function, seed, rows[0].settings)[0].model
+        parts = bench.asked.parts
+        texts = {
+            "forget": parts["forget"].passages[0],
+            "retain": parts["retain"].passages[0],
+        }
+        lines = []
+        for part, passage in texts.items():
+            given, true, said = bench.load.continued(list(models.values()), passage)
+            lines.append((part, f"<em>{escape(given)}</em> {escape(true)}"))
+            lines += [(n, _marked(true, s)) for n, s in zip(models, said)]
+        head = ("text or model", "given (in italics) and true; then each continuation")
+        display(HTML(_html_table(head, lines)))
+
+    def beside(self, published: dict[str, tuple[float, float, float, float]]) -> None:
+        """Our rows on `text` beside numbers that others publish.
+
+        Args:
+            published: Row -> KnowMem on forget, VerbMem on forget (both 0 to 1), PrivLeak
+                in percent, KnowMem on retain (0 to 1).
+        """
+        if "text" not in self.benches:
+            return
+        board = self.board("text")
+        retrained = board["retrained"].metrics["C3"].mean
+        lines = []
+        for name, theirs in published.items():
+            found = board[name].metrics
+            leak = metrics.privleak(found["C3"].mean, min(retrained, 0.999))
+            ours = [
+                _number(found["answers_unseen"].mean),
+                _number(found["C1"].mean),
+                _number(leak, 0),
+                _number(found["retain_answers"].mean),
+            ]
+            know, verbatim, privleak, kept = theirs
+            shown = (
+                _number(know),
+                _number(verbatim),
+                _number(privleak, 0),
+                _number(kept),
+            )
+            lines.append((name, *(f"{a} / {b}" for a, b in zip(ours, shown))))
+        head = (
+            "row (ours / 7B, MUSE-News)",
+            "KnowMem, forget",
+            "VerbMem, forget",
+            "PrivLeak %",
+            "KnowMem, retain",
+        )
+        display(HTML(_table(head, lines)))
 
     # ---- charts and tables
 
@@ -325,12 +415,6 @@ _COLUMNS = (
     "cost",
     "flags",
 )
-_MEASURED = (
-    "C1 canary recall",
-    "C2 concept, unseen",
-    "C3 loss AUC",
-    "C4 retained, unseen",
-)
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -396,6 +480,33 @@ def _table(
         )
         + "</tr>"
         for line in lines
+    )
+    return (
+        '<div class="rows"><table class="dataframe table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _marked(true: str, said: str) -> str:
+    """What was said, as HTML, with the words that stand in `true` in this order marked."""
+    words = said.split()
+    same = SequenceMatcher(None, true.split(), words, autojunk=False)
+    marked = {
+        k for at in same.get_matching_blocks() for k in range(at.b, at.b + at.size)
+    }
+    return " ".join(
+        f"<mark>{escape(w)}</mark>" if k in marked else escape(w)
+        for k, w in enumerate(words)
+    )
+
+
+def _html_table(columns: Sequence[str], lines: Sequence[tuple[str, str]]) -> str:
+    """A table of a name and a piece of HTML a line."""
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "".join(
+        f'<tr><td>{escape(name)}</td><td style="text-align: left; white-space: normal">'
+        f"{html}</td></tr>"
+        for name, html in lines
     )
     return (
         '<div class="rows"><table class="dataframe table">'

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .strategy import Split, Unlearned, strategy
-from .training import clone, fit, generator, optimizer
+import torch
+import torch.nn.functional as F
 
-EVERYWHERE = ("synthetic", "digits")
+from .strategy import Split, Unlearned, strategy
+from .training import clone, fit, frozen, generator, optimizer
+
+EVERYWHERE = ("synthetic", "digits", "text")
 
 
 @strategy(category="Control", cite="", reads=(), on=EVERYWHERE)
@@ -93,6 +96,78 @@ def partial_retrain(
     return Unlearned(student, {"retain": losses})
 
 
+@strategy(
+    category="Baseline", cite="zhang2024npo", reads=("forget", "retain"), on=("text",)
+)
+def npo(
+    model, forget: Split, retain: Split, task, *, beta=0.1, lr=1e-3, epochs=10, seed=0
+) -> Unlearned:
+    """Negative preference optimisation with a retain term (NPO + GDR).
+
+    Lowers the sequences' log-probability relative to the original's, by less and less as
+    it falls: L = 2 / beta * softplus(beta * (log p - log p_original)) + retain loss.
+
+    Source: Zhang et al. (2024), arXiv 2404.05868, equation 3. MUSE's code takes the
+    difference of raw logits instead, which is not the paper's.
+    """
+    start = frozen(model)
+
+    def away(student, batch):
+        with torch.no_grad():
+            before = task.token_losses(start, batch).sum(-1)
+        rise = before - task.token_losses(student, batch).sum(-1)
+        return 2 / beta * F.softplus(beta * rise).mean()
+
+    return _against(away, model, forget, retain, task, lr, epochs, ("npo", seed))
+
+
+@strategy(
+    category="Baseline", cite="fan2024simnpo", reads=("forget", "retain"), on=("text",)
+)
+def simnpo(
+    model,
+    forget: Split,
+    retain: Split,
+    task,
+    *,
+    beta=2.5,
+    gamma=0.0,
+    lr=1e-3,
+    epochs=10,
+    seed=0,
+) -> Unlearned:
+    """NPO without a reference model, on the mean log-probability per token (SimNPO + GDR).
+
+    L = 2 / beta * softplus(beta * mean log p + gamma) + retain loss.
+
+    Source: Fan et al. (2024), arXiv 2410.07163, equation 4.
+    """
+
+    def away(student, batch):
+        return 2 / beta * F.softplus(gamma - beta * task.loss(student, batch)).mean()
+
+    return _against(away, model, forget, retain, task, lr, epochs, ("simnpo", seed))
+
+
+def _against(away, model, forget, retain, task, lr, epochs, key) -> Unlearned:
+    """Every forget batch, with its loss `away`, beside one retain batch with its own."""
+    student, draw, size = clone(model), generator(*key), task.recipe.batch_size
+    step = optimizer("adamw", student.parameters(), lr)
+    kept, losses = iter(()), []
+    for _ in range(epochs):
+        for batch in forget.batches(size, draw):
+            beside = next(kept, None)
+            if beside is None:
+                kept = retain.batches(size, draw)
+                beside = next(kept)
+            loss = away(student, batch) + task.loss(student, beside).mean()
+            step.zero_grad(set_to_none=True)
+            loss.backward()
+            step.step()
+        losses.append(loss.item())
+    return Unlearned(student, {"last batch": losses})
+
+
 CONTROLS = (
     random_init,
     fine_tune,
@@ -100,3 +175,11 @@ CONTROLS = (
     ascent_to_destruction,
     partial_retrain,
 )
+
+#: Methods that every reader of a language-model board looks for; not among the 29.
+BASELINES = (npo, simnpo)
+
+
+def on(workload: str) -> list:
+    """The controls and baselines of one workload, in the order of the board."""
+    return [c for c in (*CONTROLS, *BASELINES) if workload in c.facts.on]

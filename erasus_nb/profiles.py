@@ -108,12 +108,12 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
     "laptop": {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
         "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
-        "text": TextSizes(5, 16, 16, 32, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
+        "text": TextSizes(5, 16, 16, 20, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
     },
     "full": {
         "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
         "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
-        "text": TextSizes(10, 16, 16, 32, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
+        "text": TextSizes(10, 16, 16, 20, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
     },
 }
 

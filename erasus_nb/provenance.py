@@ -119,7 +119,8 @@ def _weights(state: State) -> dict[str, Tensor]:
 def _buffers(state: State) -> dict[str, Tensor]:
     if not isinstance(state, nn.Module):
         return {}
-    return {name: value.detach().cpu().clone() for name, value in state.named_buffers()}
+    kept = state.state_dict().keys()  # what is not kept with a model is no state of it
+    return {n: b.detach().cpu().clone() for n, b in state.named_buffers() if n in kept}
 
 
 def _flat(weights: Mapping[str, Tensor]) -> Tensor:
@@ -225,7 +226,7 @@ def sisa_plan(
     when others leave. With R slices each takes 2 e / (R + 1) epochs, where e is that of
     base training: the ensemble sees as many examples in all as in e plain epochs.
     """
-    draw = torch.rand(len(workload.labels), generator=generator("sisa", seed))
+    draw = torch.rand(len(workload.train_ids), generator=generator("sisa", seed))
     epochs = max(1, round(2 * workload.sizes.recipe.epochs / (slices + 1)))
     return SisaPlan(shards, slices, epochs, seed, (draw * shards * slices).long())
 
@@ -265,13 +266,17 @@ class SisaEnsemble(nn.Module):
             v.nbytes for kept in self.checkpoints for one in kept for v in one.values()
         )
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Log class probabilities, shape (B, classes).
+    def forward(self, *args, **named) -> Tensor:
+        """Log class probabilities, shape (B, classes); of tokens, (B, T, V).
+
+        Takes what its constituents take.
 
         "vote" counts, per class, the constituents that prefer it, and adds the mean
         probability: less than a vote, so it only breaks ties and keeps the log finite.
         """
-        logs = torch.stack([model(inputs).log_softmax(-1) for model in self.models])
+        said = [model(*args, **named) for model in self.models]
+        logits = [one if isinstance(one, Tensor) else one.logits for one in said]
+        logs = torch.stack(logits).log_softmax(-1)
         mean = logs.logsumexp(0) - math.log(len(logs))
         if self.aggregation == "mean":
             return mean

@@ -521,7 +521,9 @@ def gates(document: records.Document) -> list[records.Gate]:
     missing = "it was not measured on the original and the retrained model"
     found = [
         _gate("C1 original", original["C1"], ">=", 0.9, missing),
-        _gate("C1 retrained", retrained["C1"], "<=", 0.15, missing),
+        _retrained_gate(
+            retrained["C1"], mean(ruler.retrained, "verbatim_holdout"), missing
+        ),
     ]
     if facts.get("request_kind", "standard") == "standard":
         found.append(_gate("C2 gap", gap("C2"), ">=", 0.5, missing))
@@ -571,6 +573,19 @@ def _gate(
         passed=passed,
         reason=reason,
     )
+
+
+def _retrained_gate(
+    verbatim: float | None, unseen: float | None, missing: str
+) -> records.Gate:
+    """The retrained model holds nothing by rote.
+
+    Where the same was measured on text that nobody trained on, which shares its common
+    words, that is what it must not exceed.
+    """
+    if verbatim is None or unseen is None:
+        return _gate("C1 retrained", verbatim, "<=", 0.15, missing)
+    return _gate("C1 retrained over holdout", verbatim - unseen, "<=", 0.05, missing)
 
 
 def _auc_gate(gap: float | None, facts: Mapping, missing: str) -> records.Gate:

@@ -346,7 +346,8 @@ def _top_table(board: Board, best: int = 5) -> str:
 def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str]:
     """The substitutions of one workload; every key exists whatever was measured."""
     keys = ("best", "best_rm", "original_rm", "retrained_rm", "random_init_rm")
-    facts = {f"{key}_{workload}": unknown for key in (*keys, "partial_retrain_rm")}
+    more = ("partial_retrain_rm", "npo_rm", "simnpo_rm")
+    facts = {f"{key}_{workload}": unknown for key in (*keys, *more)}
     # Counts stand before a noun: "no training seeds".
     facts |= {f"{key}_{workload}": "no" for key in ("seeds", "n_strategies")}
     facts[f"top_table_{workload}"] = NO_ROWS
@@ -373,7 +374,8 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
             part for part in (", ".join(names[:-1]), names[-1]) if part
         )
         facts[f"best_rm_{workload}"] = _interval(leaders[0].rm)
-    for name in ("original", "retrained", "random_init", "partial_retrain"):
+    rows = ("original", "retrained", "random_init", "partial_retrain", "npo", "simnpo")
+    for name in rows:
         if name in by_name:
             facts[f"{name}_rm_{workload}"] = _interval(by_name[name].rm)
     return facts
@@ -409,7 +411,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     """Substitution name -> markdown for the book's markdown pages, computed from rows.
 
     For each workload W: best_W, best_rm_W, original_rm_W, retrained_rm_W, random_init_rm_W,
-    partial_retrain_rm_W, seeds_W, n_strategies_W, top_table_W; and for the whole book
+    partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, seeds_W, n_strategies_W, top_table_W; and for the whole book
     rows_stamp and downloads. Without rows every value is an honest phrase.
 
     Raises:

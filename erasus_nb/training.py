@@ -325,10 +325,14 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_weights(model: nn.Module, values: dict[str, Tensor]) -> nn.Module:
-    """Write `values` into the parameters of those names, in place; returns the model."""
-    for name, parameter in model.named_parameters():
+    """Write `values` into the parameters and buffers of those names, in place.
+
+    Unlike `load_state_dict` it does not ask for the second name of a tied weight.
+    Returns the model.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in values:
-            parameter.copy_(values[name])
+            tensor.copy_(values[name])
     return model
 
 

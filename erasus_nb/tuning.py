@@ -1,6 +1,7 @@
 """Choosing settings: the same declared budget for everybody, on seeds that no row reports.
 
-Each strategy's mark lists at most eight settings to try. They and the function's defaults are
+Each strategy's mark lists at most eight settings to try on the classifiers; those for another
+workload are in `notebooks/budgets/<workload>.json`. They and the function's defaults are
 run on the tuning seeds; the highest mean Retrain-Match wins. Every trial is kept in
 `notebooks/tuned/<category>.json`, the defaults' own among them.
 """
@@ -13,7 +14,37 @@ from typing import Any
 
 from . import ROOT, cells, records, score
 from .benchmark import TUNING_SEEDS, Bench
-from .strategy import BUDGET
+from .strategy import BUDGET, settings_of
+
+
+def seeds_of(workload: str) -> tuple[int, ...]:
+    """The tuning seeds of a workload: fewer where an original takes half a minute."""
+    return TUNING_SEEDS[:2] if workload == "text" else TUNING_SEEDS
+
+
+def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
+    """Settings to try on a workload, besides the defaults.
+
+    Raises:
+        ValueError: more than eight, or a setting that the function does not take.
+    """
+    path = ROOT / "notebooks" / "budgets" / f"{workload}.json"
+    if not path.is_file():
+        return tuple(map(dict, function.facts.budget))
+    name, known = function.__name__, settings_of(function)
+    listed = json.loads(path.read_text("utf-8")).get(name, [])
+    if len(listed) > BUDGET:
+        raise ValueError(
+            f"{path.name} lists {len(listed)} settings for {name}; "
+            f"the budget is {BUDGET}"
+        )
+    strange = sorted({key for trial in listed for key in trial} - set(known))
+    if strange:
+        raise ValueError(
+            f"{path.name}: {name} has no setting {strange[0]!r}; "
+            f"it has {', '.join(known)}"
+        )
+    return tuple(listed)
 
 
 def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
@@ -25,7 +56,7 @@ def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
     """
     reference = bench.references()
     tried = []
-    for settings in ({}, *function.facts.budget):
+    for settings in ({}, *budget_on(function, bench.workload)):
         rows = bench.run(function, settings=dict(settings), keep=False)
         document = reference.model_copy(update={"category": "trial", "rows": rows})
         standing = score.board([reference, document])[function.__name__]
@@ -74,13 +105,17 @@ def tune(
         names: Which of its strategies; all of them if empty.
         say: Receives one line per strategy.
     """
-    bench = Bench(workload, "laptop", TUNING_SEEDS, out=None)
+    seeds = seeds_of(workload)
+    bench = Bench(workload, "laptop", seeds, out=None)
     path = ROOT / "notebooks" / "tuned" / f"{category}.json"
     for name, function in cells.strategies(category).items():
-        if (names and name not in names) or workload not in function.facts.on:
+        if (names and name not in names) or workload not in {
+            *function.facts.on,
+            *function.facts.analogue_on,
+        }:
             continue
         tried = trials(bench, function)
-        entry = choose(tried, TUNING_SEEDS)
+        entry = choose(tried, seeds)
         found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         if entry:
             found.setdefault(workload, {})[name] = entry

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from erasus_nb import ROOT, benchmark, cells
+from erasus_nb import ROOT, benchmark, cells, tuning
 from erasus_nb.__main__ import main
 from erasus_nb.profiles import PROFILES
 from erasus_nb.strategy import BUDGET, settings_of
@@ -51,15 +51,17 @@ def test_the_tuned_file_is_what_the_marks_declare(category):
     for workload, entries in found.items():
         for name, entry in entries.items():
             function = strategies[name]
-            assert workload in function.facts.on
+            assert workload in {*function.facts.on, *function.facts.analogue_on}
             tried = [trial["settings"] for trial in entry["trials"]]
-            declared = json.loads(json.dumps([{}, *map(dict, function.facts.budget)]))
+            declared = json.loads(
+                json.dumps([{}, *tuning.budget_on(function, workload)])
+            )
             assert tried == declared, f"tune {name} again"
             assert len(tried) <= BUDGET + 1
             whole = [
                 t
                 for t in entry["trials"]
-                if len(t["rm"]) == len(benchmark.TUNING_SEEDS)
+                if len(t["rm"]) == len(tuning.seeds_of(workload))
             ]
             assert (
                 entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]

@@ -24,7 +24,7 @@ from erasus_nb.workloads.classifier import _memberships, wrong_labels
 
 MODULES = {"synthetic": synthetic, "digits": digits}
 CPU = torch.device("cpu")
-both = pytest.mark.parametrize("name", workloads.WORKLOADS)
+both = pytest.mark.parametrize("name", MODULES)
 
 
 @cache
@@ -71,9 +71,9 @@ def test_every_profile_has_every_workload():
 
 def test_a_profile_without_the_workload_is_refused():
     with pytest.raises(
-        ValueError, match="'laptop' has no workload 'text'; it has synthetic"
+        ValueError, match="'laptop' has no workload 'novels'; it has synthetic"
     ):
-        sizes_of("laptop", "text")
+        sizes_of("laptop", "novels")
 
 
 # ------------------------------------------------------------------ the data

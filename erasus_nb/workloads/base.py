@@ -230,6 +230,10 @@ class Task:
         """Which next tokens are targets, bool, shape (B, T - 1)."""
         raise NotApplicable("this workload has no tokens")
 
+    def places(self, batch: Batch) -> Tensor | None:
+        """Which places of each example are real, bool, (B, T); None where all are."""
+        return None
+
     def decoder(self, model) -> list[DecoderLayer]:
         """The transformer layers, from input to output."""
         raise NotApplicable("this workload's model is no transformer decoder")

@@ -173,6 +173,8 @@ class ClassifierWorkload:
         "C4": "retained accuracy, unseen",
     }
 
+    #: Records of base training that mean nothing here, with the reason: none.
+    no_record = {}
     #: Retraining is timed whole.
     timed_epochs = None
 

@@ -1,0 +1,156 @@
+"""embedding_alignment: Align-then-Unlearn, and RMU."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from contract import battery, setting
+
+from erasus_nb.cells import load
+from erasus_nb.strategy import Unlearned, strategy
+from erasus_nb.training import clone, generator, same_weights
+
+page = load("llm")
+QUICK = {"align_steps": 4, "unlearn_steps": 2, "taus": (0.2, -0.5)}
+
+
+def test_align_then_unlearn_keeps_the_contract():
+    zero = {"unlearn_steps": 0}
+    battery(page.embedding_alignment, zero, settings=QUICK, where=setting("text"))
+
+
+def test_rmu_keeps_the_contract_on_text_and_on_the_analogue():
+    settings = {"variant": "rmu", "steps": 4}
+    battery(
+        page.embedding_alignment, {"steps": 0}, settings=settings, where=setting("text")
+    )
+    battery(page.embedding_alignment, {"steps": 0}, settings={"steps": 4})
+
+
+def parts():
+    where = setting("text")
+    model, task = where.model(), where.task()
+    texts = where.forget_batch.take(torch.arange(8))
+    targets, whole, centre = page.ahead(where.original, task, texts, 4)
+    reader = page.Reader(64)
+    return where, model, task, texts, targets, whole, centre, reader
+
+
+def test_a_reader_foretells_from_the_past_alone():
+    reader = page.Reader(16).eval()
+    hidden = torch.randn(2, 9, 16, generator=generator("hidden"))
+    other = hidden.clone()
+    other[:, 6:] += 1.0
+    assert torch.equal(reader(hidden)[:, :6], reader(other)[:, :6])
+    assert not torch.allclose(reader(hidden)[:, 6:], reader(other)[:, 6:])
+
+
+def test_what_lies_ahead_is_the_window_read_alone():
+    where, model, task, texts, targets, whole, centre, _ = parts()
+    row, place = 2, 5
+    alone = texts["inputs"][row : row + 1, place + 1 : place + 5]
+    found = page.meaning(where.original, task, alone)[0] - centre
+    assert torch.allclose(targets[row, place], found, atol=1e-5)
+    real = task.places(texts)
+    assert torch.equal(whole[:, 0], real[:, 1:5].all(-1))
+    assert not whole[~real[:, 4:]].any()
+
+
+def test_aligning_moves_the_reader_and_not_the_model():
+    where, model, task, texts, targets, whole, _, reader = parts()
+    before, state = (
+        copy.deepcopy(reader.state_dict()),
+        copy.deepcopy(model.state_dict()),
+    )
+    step = torch.optim.Adam(reader.parameters(), 3e-3)
+    name, draw = task.decoder(model)[-1].name, generator("align")
+    rest = (texts, targets, whole, name)
+    first = page.align(reader, model, task, *rest, 1, step, draw)
+    last = page.align(reader, model, task, *rest, 40, step, draw)
+    assert same_weights(model.state_dict(), state)
+    assert not same_weights(reader.state_dict(), before) and last > first + 0.1
+
+
+def test_below_the_threshold_nothing_pulls():
+    where, model, task, texts, _, _, centre, reader = parts()
+    goal = page.concepts(where.original, task, where.forget_batch, centre)
+    name = task.decoder(model)[-1].name
+    assert len(goal) == 4  # the people to forget
+    reader.requires_grad_(False)
+
+    def pull(tau):
+        loss = page.excess(reader, model, task, texts, goal, tau, name)
+        return torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+
+    assert all(g is None or (g == 0).all() for g in pull(1.01))
+    assert any(g is not None and (g != 0).any() for g in pull(-1.0))
+
+
+def test_unlearning_lowers_the_likeness_and_a_new_reader_agrees():
+    where = setting("text")
+    task = where.task()
+    settings = {"align_steps": 60, "unlearn_steps": 30, "taus": (0.0, -0.2)}
+    model = where.run(page.embedding_alignment, **settings).model
+    texts = where.forget_batch
+    targets, whole, centre = page.ahead(where.original, task, texts, 6)
+    goal = page.concepts(where.original, task, texts, centre)
+    name = task.decoder(model)[-1].name
+
+    def likeness(of):
+        torch.manual_seed(0)
+        reader = page.Reader(64)
+        step, draw = torch.optim.Adam(reader.parameters(), 3e-3), generator("again")
+        page.align(reader, of, task, texts, targets, whole, name, 80, step, draw)
+        with torch.no_grad():
+            return page.excess(reader, of, task, texts, goal, -1.0, name).item()
+
+    assert likeness(model) < likeness(where.original)
+
+
+def only_listed_tensors_move(function) -> bool:
+    where = setting("text")
+    result = where.run(function).model.state_dict()
+    _, trained = page.rmu_places(where.original, where.task(), 1)
+    start = where.original.state_dict()
+    moved = {n for n in start if not torch.equal(start[n], result[n])}
+    return moved == set(trained)
+
+
+def test_rmu_trains_the_listed_matrices_and_the_rivals_stub_is_found_out():
+    @strategy(category="Test", cite="", reads=("forget", "retain"), on=())
+    def rmu(model, forget, retain, task, *, seed=0):
+        return page.misdirect(model, forget, retain, task, 1, 3, 1e-3, 2.0, 1.0, seed)
+
+    @strategy(category="Test", cite="", reads=("forget",), on=())
+    def shrunk_embedding(model, forget, retain, task, *, seed=0):
+        """The rival's: a smaller mean hidden state, by all parameters."""
+        student, name = clone(model), task.decoder(model)[-1].name
+        step = torch.optim.Adam(student.parameters(), 1e-3)
+        pooled = page.hidden_states(student, task, forget.all(), name).mean(1)
+        pooled.norm(dim=-1).mean().backward()
+        step.step()
+        return Unlearned(student)
+
+    assert only_listed_tensors_move(rmu)
+    assert not only_listed_tensors_move(shrunk_embedding)
+
+
+def test_the_direction_lies_in_the_positive_orthant_at_the_asked_length():
+    found = page.direction(40, 6.5, generator("direction"))
+    assert (found >= 0).all() and found.norm().item() == pytest.approx(6.5)
+    assert found.mean() / found.norm() * 40**0.5 > 0.75  # rand, not randn
+
+
+def test_rmu_turns_forgotten_states_and_holds_the_others():
+    where = setting("text")
+    settings = {"variant": "rmu", "steps": 60, "alpha": 10.0, "lr": 3e-3}
+    curves = where.run(page.embedding_alignment, **settings).losses
+    assert curves["forget"][-1] < 0.8 * curves["forget"][0]
+    assert curves["retain"][0] == 0.0  # nothing has moved yet
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="atu or rmu, not 'eco'"):
+        setting("text").run(page.embedding_alignment, variant="eco")
