@@ -1,9 +1,9 @@
 """What the book costs: prints a table of measured figures beside their targets.
 
-    python benchmarks/cost.py [board] [loop] [site]
+    python benchmarks/cost.py [board] [text] [loop] [site]
 
 `board` runs every strategy and control, originals and retrained included, in a fresh process
-with an empty cache, and reports processor seconds and peak memory. `loop` compares strategies
+with an empty cache, and reports processor seconds and peak memory. `text` does so for one seed of the language model. `loop` compares strategies
 with a bare tensor loop that makes the same updates, alternating the two in one process. `site`
 times a build of the site from published rows. Nothing here is a test: machines are noisy.
 """
@@ -73,6 +73,47 @@ def board(workload: str) -> None:
         f"{workload}: peak memory, MiB: {float(memory):.0f} "
         f"(target {MEMORY_MIB:.0f}): {verdict(float(memory), MEMORY_MIB)}"
     )
+
+
+def text() -> None:
+    """One seed of `text`, from nothing: base training, every strategy, one evaluation."""
+    import warnings
+
+    from erasus_nb import cells
+    from erasus_nb.benchmark import Bench
+
+    warnings.filterwarnings("ignore")
+    bench = Bench("text", "laptop", (0,), out=None, cache="")
+    clock, seconds = time.process_time, {}
+
+    def timed(what, function):
+        start = clock()
+        result = function()
+        seconds[what] = clock() - start
+        return result
+
+    originals = timed("original", bench.originals)
+    timed("retrained", bench.retrained)
+    _ = bench.retrain_seconds, bench._retrained_probabilities
+    model = bench.load.load(originals[0])
+    for _ in range(2):  # the second one is warm
+        timed("evaluation", lambda: bench.load.measure(model, bench.asked))
+    runs = {}
+    for category in CATEGORIES:
+        for name, function in cells.strategies(category).items():
+            start = clock()
+            [row] = bench.run(function, keep=False)
+            runs[name] = clock() - start
+            print(f"    {name:24s} {runs[name]:7.2f} s  {row.status}", flush=True)
+    both = seconds["original"] + seconds["retrained"]
+    middle = statistics.median(s for s in runs.values() if s > 0.5)
+    for what, measured, target in (
+        ("original + retrained, processor seconds", both, 60.0),
+        ("a strategy with its evaluation, median, processor seconds", middle, 8.0),
+        ("evaluation, processor seconds", seconds["evaluation"], 1.5),
+    ):
+        judged = verdict(measured, target)
+        print(f"text: {what}: {measured:.1f} (target {target:g}): {judged}")
 
 
 def loop(repeats: int = 30) -> None:
@@ -184,11 +225,13 @@ def site() -> None:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or ["board", "loop", "site"]
+    asked = sys.argv[1:] or ["board", "text", "loop", "site"]
     if "loop" in asked:
         loop()
     if "board" in asked:
         for name in TARGETS:
             board(name)
+    if "text" in asked:
+        text()
     if "site" in asked:
         site()

@@ -1024,3 +1024,45 @@ def _scatter(groups: Sequence[tuple], title: str) -> Figure:
         axes.plot(1 + 0.15 / width, y, transform=axes.transAxes, clip_on=False, **style)
         axes.text(1 + 0.27 / width, y, labels[i], transform=axes.transAxes, va="center")
     return figure
+
+
+def traced(
+    effects: Mapping[str, np.ndarray], words: Sequence[str], clean: float, hidden: float
+) -> Chart:
+    """Where a fact passes: what one restored state gives back, layer by token.
+
+    Args:
+        effects: Kind of state -> (layers, tokens) probabilities of the true answer.
+        words: The prompt's tokens.
+        clean, hidden: The probability with nothing hidden, and with the subject hidden.
+    """
+    title = (
+        f"Probability of the true answer: {clean:.2f} as it is, {hidden:.2f} with the "
+        "subject hidden; darker: one state put back restores more"
+    )
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(_WIDE, 1.3 + 0.24 * len(words)), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
+        for axes, (kind, table) in zip(panels, effects.items(), strict=True):
+            table = np.asarray(table, float)
+            image = axes.imshow(
+                table.T, cmap="Greys", vmin=0, vmax=max(clean, 1e-9), aspect="auto"
+            )
+            axes.set_title(f"{kind} put back", size=_TEXT)
+            axes.set_xticks(range(len(table)), [str(k + 1) for k in range(len(table))])
+            axes.set_xlabel("layer")
+            axes.set_yticks(range(len(words)), [_clean(word, 14) for word in words])
+        figure.suptitle(
+            "\n".join(_wrapped(title, _WIDE)), size=_TEXT, x=0.02, ha="left"
+        )
+        figure.colorbar(image, ax=list(panels), label="probability of the true answer")
+    best = {
+        kind: np.unravel_index(np.argmax(np.asarray(t)), np.asarray(t).shape)
+        for kind, t in effects.items()
+    }
+    peaks = "; ".join(
+        f"{kind}: most at layer {at[0] + 1}, token {words[at[1]]!r}"
+        for kind, at in best.items()
+    )
+    return Chart(figure, f"Heat maps, layer by token. {peaks}.", title)

@@ -1,0 +1,230 @@
+"""causal_tracing: the trace, keys and values, and the edit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from contract import battery, setting, small_text
+
+from erasus_nb import charts
+from erasus_nb.cells import load
+from erasus_nb.strategy import NotApplicable, Unlearned, strategy
+from erasus_nb.training import clone, generator
+
+page = load("llm")
+QUICK = {"v_steps": 3, "contexts": 2, "layer": 0}
+
+
+@pytest.mark.parametrize("multi", ["exact", "memit"])
+def test_causal_tracing_keeps_the_contract(multi):
+    settings = {**QUICK, "multi": multi}
+    battery(page.causal_tracing, settings=settings, where=setting("text"))
+
+
+def situation(architecture="llama"):
+    """A model, its task, the different facts of the forget set, a matrix's name."""
+    load_ = small_text(architecture)
+    model = setting("text").model() if architecture == "llama" else load_.make_model(0)
+    task = load_.task()
+    facts = page.different(task.facts(load_.request().forget), task)
+    return model.eval(), task, facts, task.decoder(model)[0].mlp_out, load_
+
+
+def test_every_fact_is_edited_once():
+    _, task, facts, _, load_ = situation()
+    assert len(facts) == 4 * 4  # people, relations
+    again = page.different(facts + facts, task)
+    assert len(again) == len(facts)
+
+
+# ------------------------------------------------------------------ the trace
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_hiding_the_subject_costs_the_answer_and_the_last_state_gives_it_back(
+    architecture,
+):
+    model, task, facts, _, _ = situation(architecture)
+    clean, hidden, found = page.trace(model, task, facts[0], draws=3)
+    if architecture == "llama":  # the other one is not trained
+        assert clean > 0.5 > hidden
+    assert found["state"].shape == (2, len(facts[0].prompt))
+    # The last layer's state at the last token is all that the answer is made from.
+    assert found["state"][-1, -1].item() == pytest.approx(clean, abs=1e-5)
+    # Before the subject nothing was hidden, so there is nothing to restore.
+    start = facts[0].subject[0]
+    assert torch.allclose(found["state"][:, :start], torch.tensor(hidden), atol=1e-5)
+
+
+def test_putting_back_every_state_of_a_layer_gives_the_answer_exactly():
+    model, task, facts, _, _ = situation()
+    fact, names = facts[0], page.places_of(model, task)["state"]
+    with torch.no_grad():
+        kept = {}
+        keep = lambda out: kept.setdefault("out", out.clone())
+        with page.watching(model, {names[0]: keep}):
+            clean = model(input_ids=fact.prompt[None]).logits
+        noise = lambda out: out + torch.randn(out.shape, generator=generator("noise"))
+        whole = {task.embedding(model): noise, names[0]: lambda out: kept["out"]}
+        with page.watching(model, whole):
+            assert torch.equal(model(input_ids=fact.prompt[None]).logits, clean)
+        with page.watching(model, {task.embedding(model): noise}):
+            assert not torch.allclose(model(input_ids=fact.prompt[None]).logits, clean)
+
+
+def test_the_trace_leaves_the_model_as_it_was():
+    model, task, facts, _, _ = situation()
+    before = copy.deepcopy(model.state_dict())
+    page.trace(model, task, facts[0], draws=2)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_the_heat_map_says_where_the_answer_comes_back():
+    effects = {"state": torch.tensor([[0.1, 0.2, 0.1], [0.1, 0.1, 0.9]])}
+    chart = charts.traced(effects, ["start", "Ann", "won"], 0.9, 0.1)
+    assert "0.90 as it is, 0.10 with the subject hidden" in chart.title
+    assert "state: most at layer 2, token 'won'" in chart.alt
+
+
+# ------------------------------------------------------------------ keys and values
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_key_is_what_the_matrix_reads_at_the_subjects_last_token(architecture):
+    model, _, facts, name, _ = situation(architecture)
+    keys = page.keys_of(model, facts, name, [])
+    seen = []
+    module = model.get_submodule(name)
+    module.register_forward_pre_hook(lambda m, i: seen.append(i[0]))
+    model(input_ids=facts[3].prompt[None])
+    alone = seen[0][0, facts[3].subject[1] - 1].double()
+    assert torch.allclose(keys[3], alone, atol=1e-5)
+    more = page.keys_of(model, facts, name, [torch.tensor([5, 6, 7])])
+    assert not torch.allclose(more, keys, atol=1e-3)
+
+
+def test_a_value_under_which_the_answer_is_unlikely():
+    model, task, facts, name, _ = situation()
+    with torch.no_grad():
+        before = page.chance_of(model, facts)
+    old, new, curve = page.values_of(
+        model, task, facts, name, 20, 0.5, 0.0625, 0.05, 4.0
+    )
+    assert curve[0] == pytest.approx(float(before.mean()), rel=1e-4)
+    assert curve[-1] < 0.5 * curve[0]
+    assert ((new - old).norm(dim=-1) <= 4.0 * old.norm(dim=-1) + 1e-6).all()
+
+
+# ------------------------------------------------------------------ the edit
+
+
+def random_edit(multi, facts=1, weight=1.0):
+    draw = generator("edit", facts)
+    normal = lambda *shape: torch.randn(*shape, generator=draw).double()
+    wide = normal(200, 12) @ normal(12, 12)
+    moment = wide.T @ wide / 200
+    keys, missing = normal(facts, 12), normal(facts, 7)
+    return missing, keys, moment, page.change(missing, keys, moment, multi, weight)
+
+
+def test_one_fact_is_one_rank_and_meets_its_constraint():
+    missing, keys, moment, delta = random_edit("exact")
+    assert torch.linalg.matrix_rank(delta) == 1
+    assert torch.allclose(delta @ keys[0], missing[0])
+    u = torch.linalg.solve(moment, keys[0])
+    assert torch.allclose(delta, torch.outer(missing[0], u) / (u @ keys[0]))
+
+
+def test_keys_at_right_angles_are_left_alone():
+    _, keys, moment, delta = random_edit("exact")
+    other = torch.randn(12, generator=generator("other")).double()
+    u = torch.linalg.solve(moment, keys[0])
+    other -= (other @ u) / (keys[0] @ u) * keys[0]
+    assert (delta @ other).abs().max() < 1e-10
+
+
+def test_no_other_edit_that_meets_the_constraints_changes_less():
+    missing, keys, moment, delta = random_edit("exact", facts=3)
+    assert torch.allclose(delta @ keys.T, missing.T)
+    cost = lambda d: torch.trace(d @ moment @ d.T)
+    null = torch.linalg.svd(keys)[2][3:]  # directions that no key has
+    for seed in range(20):
+        step = torch.randn(7, 9, generator=generator("null", seed)).double() @ null
+        assert torch.allclose((delta + step) @ keys.T, missing.T)
+        assert cost(delta + 0.1 * step) > cost(delta)
+
+
+def test_memit_meets_its_constraints_the_more_the_less_change_costs():
+    left = []
+    for weight in (10.0, 0.1, 1e-6):
+        missing, keys, _, delta = random_edit("memit", 3, weight)
+        left.append(float((delta @ keys.T - missing.T).norm()))
+    assert left[0] > left[1] > left[2] and left[2] < 1e-4
+
+
+def one_tensor_changes_and_meets(function) -> bool:
+    """The property: W' k* + b = v* to 1e-5, and no other tensor moves."""
+    model, task, facts, name, _ = situation()
+    result = setting("text").run(function).model
+    start, after = model.state_dict(), result.state_dict()
+    moved = {k for k in start if not torch.equal(start[k], after[k])}
+    return moved == {f"{name}.weight"}
+
+
+def test_exactly_one_matrix_changes_and_the_rivals_stub_is_found_out():
+    @strategy(category="T", cite="", reads=("forget inputs", "retain inputs"), on=())
+    def edit(model, forget, retain, task, *, seed=0):
+        return page.causal_tracing(model, forget, retain, task, **QUICK)
+
+    @strategy(category="T", cite="", reads=("forget",), on=())
+    def entropy_everywhere(model, forget, retain, task, *, seed=0):
+        """The rival's: Adam on all parameters for more entropy."""
+        student = clone(model)
+        step = torch.optim.Adam(student.parameters(), 1e-3)
+        log_p = task.outputs(student, forget.all()).log_softmax(-1)
+        (log_p.exp() * log_p).sum(-1).mean().backward()
+        step.step()
+        return Unlearned(student)
+
+    assert one_tensor_changes_and_meets(edit)
+    assert not one_tensor_changes_and_meets(entropy_everywhere)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_edited_matrix_gives_the_new_values(architecture):
+    model, task, facts, name, load_ = situation(architecture)
+    facts = facts[:3]
+    keys = page.keys_of(model, facts, name, [])
+    values = torch.randn(3, load_.sizes.width, generator=generator("v")).double()
+    moment = page.second_moment(model, task, load_.request().retain, name, 1e-3)
+    page.edited(model, task, name, keys, values, moment, "exact", 1.0)
+    module = model.get_submodule(name)
+    said = module(keys.float()).double()
+    assert ((said - values).norm() / values.norm()).item() < 1e-3
+
+
+def test_one_after_the_other_erases_what_all_at_once_does():
+    where = setting("text")
+    model, task, facts, _, _ = situation()
+    with torch.no_grad():
+        before = page.chance_of(model, facts).mean()
+    settings = {**QUICK, "v_steps": 10, "multi": "sequential"}
+    edited = where.run(page.causal_tracing, **settings).model
+    with torch.no_grad():
+        assert page.chance_of(edited, facts).mean() < 0.7 * before
+
+
+def test_the_trace_points_at_the_layer_that_can_still_be_read():
+    # What the last layer writes at the subject is read by no later layer.
+    model, task, facts, _, _ = situation()
+    assert page.peak(model, task, facts, 3.0, 4, 0) == 0
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="sequential, exact or memit, not 'all'"):
+        setting("text").run(page.causal_tracing, multi="all")
+    with pytest.raises(NotApplicable, match="no transformer decoder"):
+        setting().run(page.causal_tracing)
