@@ -263,6 +263,12 @@ class Ruler:
         of = lambda rows: _mean(self.divergence(row) for row in rows.values())
         return of(self.originals), of(self.retrained)
 
+    @cached_property
+    def divergence_noise(self) -> float:
+        """Standard deviation over seeds of D, the larger of originals' and retrained's."""
+        spread = lambda rows: statistics.stdev(map(self.divergence, rows.values()))
+        return max(spread(self.originals), spread(self.retrained))
+
     def position(self, row: records.Row) -> dict[str, float]:
         """z of every criterion that the row has."""
         found = {}
@@ -532,11 +538,19 @@ def gates(document: records.Document) -> list[records.Gate]:
     single = len(ruler.retrained) < 2
     alone = "one seed: there is no second retrained model to compare with"
     worst, floor = ruler.divergence_range
-    ratio, why = None, alone if single else missing
+    noise, why = None, alone if single else missing
     if not single and None not in (worst, floor):
+        noise = ruler.divergence_noise if "divergence_positions" in facts else floor
+    if "divergence_positions" in facts:
+        # Two models that were never shown a text differ at every word of it, so their
+        # own divergence is large whatever the noise; what ranking needs is a gap that
+        # training seeds do not blur.
+        gap_in_noise = None if noise is None else (worst - floor) / max(noise, 1e-9)
+        found.append(_gate("D gap / its spread over seeds", gap_in_noise, ">=", 5, why))
+    else:
         # Retrained models that agree to the last digit leave no noise at all.
-        ratio = worst / max(floor, 1e-9)
-    found.append(_gate("D original / D retrained", ratio, ">=", 5, why))
+        ratio = None if noise is None else worst / max(noise, 1e-9)
+        found.append(_gate("D original / D retrained", ratio, ">=", 5, why))
 
     def rm(rows: Iterable[records.Row]) -> float | None:
         return _mean(ruler.rm(row) for row in rows)

@@ -576,6 +576,43 @@ def test_each_gate_fails_when_its_fault_is_planted(kind, change, name):
     assert not score.board([document(found, "reference")]).gates_passed
 
 
+def of_language(change=lambda row: row):
+    """The reference document as a language model's, with its retrained rows changed."""
+    found = reference()
+    facts = {**found.facts, "divergence_positions": 512}
+    some = [change(r) if r.kind == "retrained" else r for r in found.rows]
+    return found.model_copy(update={"facts": facts, "rows": some})
+
+
+def test_a_language_models_divergence_gap_is_measured_in_its_own_noise():
+    def noisy(row):
+        times = 1 + 0.5 * (row.seed % 2)
+        apart = {s: 40 * times * d for s, d in row.divergence_to_retrained.items()}
+        return row.model_copy(update={"divergence_to_retrained": apart})
+
+    name = "D gap / its spread over seeds"
+    assert gate(score.gates(of_language()), name).passed
+    found = gate(score.gates(of_language(noisy)), name)
+    assert not found.passed and found.value is not None
+    assert not [
+        g for g in score.gates(of_language()) if g.name.startswith("D original")
+    ]
+
+
+@pytest.mark.parametrize("above, passed", [(0.02, True), (0.2, False)])
+def test_a_retrained_language_model_holds_no_more_than_common_words(above, passed):
+    def measured(row):
+        c1 = row.metrics["C1"]
+        more = {
+            "C1": c1.model_copy(update={"value": 0.25 + above}),
+            "verbatim_holdout": c1.model_copy(update={"value": 0.25}),
+        }
+        return row.model_copy(update={"metrics": {**row.metrics, **more}})
+
+    found = gate(score.gates(of_language(measured)), "C1 retrained over holdout")
+    assert found.passed == passed and found.value == pytest.approx(above)
+
+
 def test_noisy_retrained_models_fail_the_gate_on_their_own_score():
     found = [r for r in reference().rows if r.kind != "retrained"]
     found += rows("retrained", RETRAINED, "retrained", noise=0.15)
