@@ -371,9 +371,12 @@ class Page:
 
     def _glance(self, workload: str) -> str:
         board = self.board(workload)
-        ran = [s for s in board.of("strategy") if s.name in self.known and s.seeds]
-        if not ran:
+        mine = [s for s in board.of("strategy") if s.name in self.known and s.seeds]
+        if not mine:
             return f"<p>No strategy of this page ran on {escape(workload)}.</p>"
+        ran = [s for s in mine if s.rm]
+        if not ran:  # a run so small that original and retrained do not differ
+            return f"<p>Nothing can be scored on {escape(workload)} in this run.</p>"
         best, control = ran[0], board["partial_retrain"]
         named = f"<strong>{escape(best.name)}</strong>"
         verdict = (
@@ -395,7 +398,7 @@ class Page:
                 board["fine_tune"],
                 board["original"],
             ],
-            key=lambda s: -s.rm.mean,
+            key=lambda s: -s.rm.mean if s.rm else math.inf,
         )
         return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown])
 
