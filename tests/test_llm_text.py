@@ -320,3 +320,8 @@ def test_a_target_stops_the_cutting():
 def test_an_unknown_granularity_is_refused():
     with pytest.raises(ValueError, match="neuron or head, not 'layer'"):
         setting("text").run(page.attention_surgery, granularity="layer")
+
+
+def test_channels_of_a_convolution_are_not_cut():
+    with pytest.raises(NotApplicable, match="channels of a convolution"):
+        setting("digits").run(page.attention_surgery)
