@@ -98,11 +98,14 @@ def _values(
     except parameters.ParameterError as error:
         raise parameters.ParameterError(f"{name}: {error}") from None
     if "workloads" in known and not values.get("workloads"):
-        values["workloads"] = _supported(name)
+        values["workloads"] = ["text"] if values.get("model") else _supported(name)
     if values.get("out"):
         values["out"] = str(
             Path(values["out"]).resolve()
         )  # the kernel starts elsewhere
+    for what in ("model", "data", "retrained", "tokenizer"):
+        if values.get(what) and Path(values[what]).is_dir():
+            values[what] = str(Path(values[what]).resolve())
     return values
 
 

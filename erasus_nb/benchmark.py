@@ -27,13 +27,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import ROOT, controls, metrics, provenance, records, workloads
+from . import ROOT, controls, metrics, profiles, provenance, records, workloads
 from .strategy import Batch, NotApplicable, Split, Unlearned, settings_of
 from .training import clone, fit, generator, optimizer, same_weights
 from .workloads.base import Meter, Records
 
 #: Training seeds reserved for choosing settings; a reported row never uses one.
 TUNING_SEEDS = (1000, 1001, 1002, 1003)
+
+#: Strategies whose step size is that of something else than the model's weights.
+_STEPS_OF_THEIR_OWN = ("mask_based",)
 
 #: Code that models, records of base training and rows depend on.
 _MODEL_CODE = ("metrics.py", "strategy.py", "training.py")
@@ -234,6 +237,7 @@ class Bench:
         out: Results folder; "" is the project's results/. None writes nothing.
         resume: Keep finished rows whose key matches.
         parameters: What the notebook was run with; goes into the documents.
+        published: Models and data of others, for `text`.
     """
 
     workload: str
@@ -246,12 +250,15 @@ class Bench:
     out: str | Path | None = ""
     resume: bool = True
     parameters: dict[str, Any] = field(default_factory=dict)
+    published: workloads.Published | None = None
 
     def __post_init__(self):
         if self.device == "cpu":
             # A second thread waits more than it works at these sizes; processes run side by side.
             torch.set_num_threads(1)
-        self.load = workloads.load(self.workload, self.profile, self.device)
+        self.load = workloads.load(
+            self.workload, self.profile, self.device, self.published
+        )
         if self.seeds is None:
             self.seeds = range(self.load.sizes.seeds)
         self.seeds = tuple(self.seeds)
@@ -270,11 +277,8 @@ class Bench:
     @property
     def name(self) -> str:
         """The workload's name in results: with the request, where it is not the standard one."""
-        return (
-            self.workload
-            if self.request == "standard"
-            else f"{self.workload}-{self.request}"
-        )
+        name = self.load.name
+        return name if self.request == "standard" else f"{name}-{self.request}"
 
     def _key(self, *parts: Any, code: tuple[str, ...] = _MODEL_CODE) -> str:
         spec = (
@@ -304,6 +308,10 @@ class Bench:
 
     def _trained(self, kind: str, ids: Tensor) -> dict[int, dict[str, Tensor]]:
         if kind in self._states:
+            return self._states[kind]
+        if self.load.fixed is not None:
+            # Nothing is trained, so there is nothing to keep: one copy serves every seed.
+            self._states[kind] = dict.fromkeys(self.seeds, self.load.fixed(kind))
             return self._states[kind]
         keys = [self._key(kind, ids.tolist(), seed) for seed in self.seeds]
         states = self.store.many(
@@ -337,7 +345,7 @@ class Bench:
         timed = replace(recipe, epochs=self.load.timed_epochs or recipe.epochs)
         times = []
         for _ in range(3):
-            model = self.load.make_model(self.seeds[0]).train()
+            model = self.load.start_model(self.seeds[0]).train()
             start = self._now()
             fit(
                 model,
@@ -406,9 +414,8 @@ class Bench:
                         )
                     )
         for control in controls.on(self.workload):
-            self._rows(
-                writer, control, "control", {}, "fixed fractions of the base recipe"
-            )
+            fixed = self._scaled(control, {}), "fixed fractions of the base recipe"
+            self._rows(writer, control, "control", *fixed)
         writer.document.gates = self._gates(writer.document)
         writer.flush()
         return writer.document
@@ -442,7 +449,7 @@ class Bench:
             raise ValueError(f"{function.__name__} is not marked with @strategy")
         chosen, by = settings, "given by the caller"
         if settings is None:
-            chosen, by = tuned_settings(function, self.workload)
+            chosen, by = self.chosen(function)
         known = settings_of(function)
         strange = sorted(set(chosen) - set(known))
         if strange:
@@ -455,6 +462,40 @@ class Bench:
             else _Writer(None, self._empty("own"))
         )
         return self._rows(writer, function, "strategy", chosen, by)
+
+    def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
+        """The settings of a row here that differ from the defaults, and who chose them."""
+        chosen, by = tuned_settings(function, self.workload)
+        if self.published is None:
+            return chosen, by
+        return self._scaled(function, chosen), (
+            f"{by}, all on the small model of `{self.workload}`; step sizes scaled by the "
+            "ratio of the base step sizes; nothing was tuned on this model"
+        )
+
+    def full_settings(self, function: Callable) -> dict[str, Any]:
+        """Every setting of a row of this strategy, control or baseline here."""
+        if function in controls.on(self.workload):
+            return {**settings_of(function), **self._scaled(function, {})}
+        return {**settings_of(function), **self.chosen(function)[0]}
+
+    def _scaled(self, function: Callable, chosen: dict[str, Any]) -> dict[str, Any]:
+        """Settings with the step sizes of a published model, where it is one."""
+        if self.published is None:
+            return chosen
+        small = profiles.sizes_of("laptop", self.workload).recipe.lr
+        share, full = (
+            self.load.sizes.recipe.lr / small,
+            {**settings_of(function), **chosen},
+        )
+        scaled = {}
+        if function.__name__ in _STEPS_OF_THEIR_OWN:
+            return chosen
+        if isinstance(full.get("lr"), float):
+            scaled["lr"] = full["lr"] * share
+        if full.get("lrs"):
+            scaled["lrs"] = tuple(lr * share for lr in full["lrs"])
+        return {**chosen, **scaled}
 
     def _rows(self, writer, function, kind, chosen, by) -> list[records.Row]:
         facts = function.facts
@@ -486,8 +527,13 @@ class Bench:
         seed: int,
         full: dict[str, Any],
         kept: Records | None = None,
+        look: Callable[[nn.Module, int], None] | None = None,
     ) -> tuple[Unlearned, Meter, dict[str, int]]:
         """Run a strategy once on the original of one seed, with the access that it declares.
+
+        Args:
+            look: Called with the model and the example passes so far, before every loss of
+                a language model that is to be differentiated.
 
         Returns:
             What it returned, the meter of its example passes, and the examples it read of
@@ -503,6 +549,8 @@ class Bench:
             forgotten_class=self.asked.forgotten_class,
             validation=self.load.validation(self.asked),
         )
+        if look is not None:
+            task.look = lambda model: look(model, meter.passes)
         forget = Split("forget", self.asked.forget, reads)
         retain = Split("retain", self.asked.retain, reads)
         state = self.originals()[seed]
@@ -532,7 +580,7 @@ class Bench:
         }
         return Records(
             {
-                "initial weights": lambda: self.load.make_model(seed).state_dict(),
+                "initial weights": lambda: self.load.start_model(seed).state_dict(),
                 "update log": lambda: self._update_log(seed),
                 "sisa shards": lambda: provenance.sisa_ensemble(self.load, seed),
                 "convex head": lambda: provenance.convex_head(self.load, seed),
@@ -659,8 +707,7 @@ class Bench:
                 "retrained": self.load.load(self.retrained()[seed]),
             }
             for function in functions:
-                chosen, _ = tuned_settings(function, self.workload)
-                full = {**settings_of(function), **chosen}
+                full = self.full_settings(function)
                 models[function.__name__] = self.unlearn(function, seed, full)[0].model
             for name, model in models.items():
                 if not all(p.requires_grad for p in model.parameters()):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from IPython.display import HTML, Markdown, display
 
-from . import ROOT, charts, metrics, profiles, records, score, workloads
+from . import ROOT, charts, controls, metrics, profiles, records, score, workloads
 from .benchmark import Bench
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .workloads.classifier import REQUESTS
@@ -26,6 +26,8 @@ CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5
 HOME = {"llm": ("text",)}
 #: Where the classifiers' sentences and claims hold.
 CLASSIFIERS = ("synthetic", "digits")
+#: The yardsticks whose course is drawn on a language model.
+_COURSE = ("npo", "simnpo", "ascent_to_destruction", "fine_tune")
 #: What `say` prints of a language model: its criteria have other names.
 ON_TEXT = (
     "Retrain-Match {rm}. Continuations {m:C1} (original {o:C1}, retrained {r:C1}), answers "
@@ -49,6 +51,11 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     known = strategies_in(ROOT / "notebooks" / f"{name}.ipynb")
     for workload in given["workloads"]:
         one_of("workload", workload, workloads.WORKLOADS)
+    if _published(given) and given["workloads"] not in ([], ["text"]):
+        raise ParameterError(
+            "published models and data are for workload text alone: leave workloads empty "
+            'or give ["text"]'
+        )
     for strategy in given["strategies"]:
         one_of("strategy", strategy, known)
     one_of("profile", given["profile"], profiles.PROFILES)
@@ -63,24 +70,43 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     return Page(name, given, known)
 
 
+def _published(given: dict[str, Any]) -> workloads.Published | None:
+    """The models and data of others that a notebook was given, if any."""
+    names = ("model", "data", "retrained", "tokenizer")
+    found = {name: given.get(name, "") for name in names}
+    return workloads.Published(**found) if any(found.values()) else None
+
+
+def _bench(workload: str, given: dict[str, Any], published) -> Bench:
+    seeds = given["seeds"]
+    try:
+        return Bench(
+            workload,
+            given["profile"],
+            None if seeds is None else range(seeds),
+            request=given["request"],
+            device=given["device"],
+            out=given["out"],
+            resume=given["resume"],
+            parameters=given,
+            published=published,
+        )
+    except ValueError as error:
+        if published is None:
+            raise
+        raise ParameterError(str(error)) from None
+
+
 class Page:
     """One strategy notebook while it runs."""
 
     def __init__(self, name: str, given: dict[str, Any], known: Sequence[str]):
         self.name, self.given, self.known = name, given, list(known)
-        seeds = given["seeds"]
+        published = _published(given)
+        home = ("text",) if published else HOME.get(name, ("synthetic",))
         self.benches = {
-            workload: Bench(
-                workload,
-                given["profile"],
-                None if seeds is None else range(seeds),
-                request=given["request"],
-                device=given["device"],
-                out=given["out"],
-                resume=given["resume"],
-                parameters=given,
-            )
-            for workload in given["workloads"] or HOME.get(name, ("synthetic",))
+            workload: _bench(workload, given, published)
+            for workload in given["workloads"] or home
         }
         self.functions: dict[str, Callable] = {}
         self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
@@ -205,7 +231,8 @@ class Page:
             return
         meant = (workload,) if isinstance(workload, str) else workload
         for name, bench in self.benches.items():
-            if name in meant and len(bench.seeds) >= CLAIM_SEEDS:
+            ours = bench.published is None  # others' models are not what is claimed of
+            if ours and name in meant and len(bench.seeds) >= CLAIM_SEEDS:
                 assert check(self.board(name)), f"not true on {name}: {sentence}"
 
     # ---- what there is to forget
@@ -305,6 +332,49 @@ class Page:
         display(HTML(_table(head, lines)))
 
     # ---- charts and tables
+
+    def course(self, *functions: Callable, every: float = 0.02) -> None:
+        """Draw how the true answer's probability moves while language models are unlearned.
+
+        The yardsticks and the given strategies, on the original of the first seed; a
+        strategy is looked at while it computes its losses, so it must use the task's.
+
+        Args:
+            every: Example passes between two looks, as a share of retraining's.
+        """
+        if "text" not in self.benches:
+            return
+        bench, seed = self.benches["text"], self.benches["text"].seeds[0]
+        load, parts = bench.load, bench.asked.parts
+        asked = parts["forget"].unseen, parts["retain"].some(64).unseen
+        say = lambda model: tuple(load.answer_probability(model, q) for q in asked)
+        levels = {
+            "original": say(load.load(bench.originals()[seed])),
+            "retrained": say(load.load(bench.retrained()[seed])),
+        }
+        yardsticks = [c for c in controls.on("text") if c.__name__ in _COURSE]
+        shown = [f for f in functions if f.__name__ in self.functions]
+        curves, categories = {}, {}
+        for function in (*yardsticks, *shown):
+            points = [(0.0, *levels["original"])]
+
+            def look(model, passes, points=points):
+                share = passes / bench.retrain_passes
+                if share >= points[-1][0] + every:
+                    points.append((share, *say(model)))
+
+            full = bench.full_settings(function)
+            unlearned, meter, _ = bench.unlearn(function, seed, full, look=look)
+            points.append((meter.passes / bench.retrain_passes, *say(unlearned.model)))
+            curves[function.__name__] = points
+            categories[function.__name__] = function.facts.category
+        display(charts.course(curves, levels, categories))
+
+    def leaks(self) -> None:
+        """Draw the PrivLeak of this page's strategies, yardsticks and controls on `text`."""
+        if "text" in self.benches:
+            names = [n for n in self.functions if n in self.known]
+            display(charts.leaks(self.board("text"), names))
 
     def chart(self, *own: Callable) -> None:
         """Draw this page's strategies beside references and controls, one chart a workload."""

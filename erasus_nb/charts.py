@@ -25,6 +25,8 @@ from matplotlib.ticker import FuncFormatter
 from scipy.optimize import isotonic_regression
 
 
+from . import metrics
+
 if TYPE_CHECKING:
     from .score import Board, Standing
 
@@ -1024,6 +1026,123 @@ def _scatter(groups: Sequence[tuple], title: str) -> Figure:
         axes.plot(1 + 0.15 / width, y, transform=axes.transAxes, clip_on=False, **style)
         axes.text(1 + 0.27 / width, y, labels[i], transform=axes.transAxes, va="center")
     return figure
+
+
+def leaks(board: Board, names: Collection[str] | None = None) -> Chart:
+    """PrivLeak of every row on one line: under-unlearned left, over-unlearned right.
+
+    Args:
+        board: The board of a language model.
+        names: Strategies to draw; None = all. Controls and the original are always drawn.
+
+    Raises:
+        ValueError: no retrained model was measured.
+    """
+    retrained, original = (_reference(board, k) for k in ("retrained", "original"))
+    if retrained is None or "C3" not in retrained.metrics:
+        raise ValueError("PrivLeak needs the retrained model's AUC")
+    level = min(retrained.metrics["C3"].mean, 0.999)
+    leak = lambda auc: metrics.privleak(min(max(auc, 0.0), 1.0), level)
+    rows = [line for line in _rows(board, names) if "C3" in line.metrics]
+    rows = sorted([original, *rows], key=lambda line: -line.metrics["C3"].mean)
+    at = {line.name: leak(line.metrics["C3"].mean) for line in rows}
+    tried = [line for line in rows if line.kind == "strategy"]
+    under = sum(at[line.name] < -10 for line in tried)
+    over = sum(at[line.name] > 10 for line in tried)
+    title = (
+        f"Of {len(tried)} strategies, {under} leave the forgotten text more familiar than "
+        f"retraining does (PrivLeak below -10 %), {over} make it stranger (above 10 %)"
+    )
+    with matplotlib.rc_context(_RC):
+        height = 0.24 * max(len(rows), 2)
+        figure, (axes,), _ = _canvas(title, height, _left(rows, ()), 0.2, above=0.34)
+        spread = retrained.metrics["C3"]
+        if spread.n > 1:
+            axes.axvspan(
+                leak(spread.high), leak(spread.low), color="#000000", alpha=0.12
+            )
+        axes.axvline(0, color="#000000", lw=1.2, zorder=0.5)
+        for y, line in enumerate(rows):
+            found = line.metrics["C3"]
+            if found.n > 1:
+                ends = [leak(found.high), leak(found.low)]
+                axes.plot(ends, [y, y], color=mark_of(line).colour, lw=1.4)
+            _mark(axes, at[line.name], y, line, 1.0)
+        low, high = axes.get_xlim()
+        axes.set(
+            xlim=(min(low, -105), max(high, 60)), ylim=(max(len(rows), 2) - 0.4, -0.6)
+        )
+        _note(axes, "retrained", (0, 1), (0, 4), _TOP)
+        _note(axes, "still familiar", (0.01, 1), (0, 4), "axes fraction", ha="left")
+        _note(
+            axes, "stranger than unseen", (0.99, 1), (0, 4), "axes fraction", ha="right"
+        )
+        _names(axes, rows, ())
+        axes.set_xlabel("PrivLeak, % (MUSE's sign; 0 = like retrained)")
+    said = ", ".join(f"{_clean(name)} {value:.0f}" for name, value in at.items())
+    return Chart(figure, f"Strip of PrivLeak in percent. {title}. {said}.", title)
+
+
+def course(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    levels: Mapping[str, tuple[float, float]],
+    categories: Mapping[str, str],
+) -> Chart:
+    """How a measure of the forget and of the retain set moves while a strategy works.
+
+    Args:
+        curves: Name -> (example passes as a share of retraining's, value on the forget
+            set, value on the retain set), point by point.
+        levels: "original" and "retrained" -> their values on both sets.
+        categories: Name -> category, for the colour.
+    """
+    lost = [
+        name
+        for name, points in curves.items()
+        if points[-1][1] < 0.5 * points[0][1] and points[-1][2] < 0.5 * points[0][2]
+    ]
+    title = (
+        f"Probability of the true answer: {_listed(lost)} "
+        f"{_verb(lost, 'loses', 'lose')} retained answers with the forgotten ones"
+        if lost
+        else "Probability of the true answer, on its way from original towards retrained"
+    )
+    strokes = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+    with matplotlib.rc_context(_RC):
+        right = 0.25 + max(_inches(_clean(name)) for name in (*curves, *levels))
+        figure, panels, _ = _canvas(title, 2.6, 0.62, right=right, panels=2, above=0.34)
+        for place, (axes, what) in enumerate(zip(panels, ("forget", "retain")), 1):
+            ends = {}
+            furthest = max(points[-1][0] for points in curves.values())
+            for name, both in levels.items():
+                stroke = (0, (4, 3)) if name == "original" else "-"
+                axes.axhline(both[place - 1], color="#000000", ls=stroke, lw=1.2)
+                ends[name] = both[place - 1]
+            for number, (name, points) in enumerate(curves.items()):
+                mark = PALETTE.get(categories.get(name, ""), YOURS)
+                passed, values = zip(*((p[0], p[place]) for p in points))
+                stroke = strokes[number % len(strokes)]
+                axes.plot(passed, values, color=mark.colour, ls=stroke, lw=1.5)
+                axes.plot(
+                    passed[-1:], values[-1:], mark.marker, color=mark.colour, ms=4
+                )
+                ends[name] = values[-1]
+            axes.set(ylim=(-0.02, 1.04), xlim=(0, furthest * 1.02 or 1))
+            axes.set_xlabel("example passes, share of retraining's")
+            _note(
+                axes, f"asked about the {what} set", (0.5, 1), (0, 4), "axes fraction"
+            )
+        panels[0].set_ylabel("probability of the true answer")
+        panels[1].set_yticklabels([])
+        heights = _spread(list(ends.values()), 0.165 / 2.6 * 1.06, -0.02, 1.04)
+        for name, y in zip(ends, heights, strict=True):
+            panels[1].text(furthest * 1.05, y, _clean(name), va="center")
+    said = "; ".join(
+        f"{_clean(n)}: forget {p[0][1]:.2f} to {p[-1][1]:.2f}, retain {p[0][2]:.2f} to "
+        f"{p[-1][2]:.2f}"
+        for n, p in curves.items()
+    )
+    return Chart(figure, f"Curves over example passes. {title}. {said}.", title)
 
 
 def traced(

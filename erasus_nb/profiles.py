@@ -91,6 +91,45 @@ class TextSizes:
     architecture: str = "llama"
 
 
+@dataclass(frozen=True)
+class PublishedSizes:
+    """A published language model on published data, in one profile.
+
+    Args:
+        seeds: Seeds of a run. Two published models differ in nothing but a strategy's draws;
+            a model trained here differs in its batch orders too.
+        tokens: Longest training example; longer texts become several.
+        examples: At most so many training examples of a fold, and of the retain set; None
+            is all.
+        probes: At most so many passages and questions of a kind; None is all.
+        recipe: Base training, where original and retrained model are trained here.
+        dtype: Of the weights: "bfloat16" or "float32".
+        checkpointing: From so many parameters on, activations are computed again in the
+            backward pass instead of being kept.
+    """
+
+    seeds: int
+    tokens: int
+    examples: int | None
+    probes: int | None
+    recipe: Recipe
+    dtype: str = "bfloat16"
+    checkpointing: int = 200_000_000
+
+
+#: What TOFU's authors fine-tune with: 5 epochs, 1e-5, weight decay 0.01.
+_FINE_TUNING = Recipe(5, 1e-5, 8, weight_decay=0.01)
+
+#: A published model's sizes, by profile.
+PUBLISHED = {
+    # Too few steps for bfloat16, which rounds a step of 1e-5 away more often than not.
+    "smoke": PublishedSizes(
+        1, 128, 16, 8, replace(_FINE_TUNING, epochs=1), dtype="float32"
+    ),
+    "laptop": PublishedSizes(2, 512, 400, 100, _FINE_TUNING),
+    "full": PublishedSizes(3, 2048, None, None, _FINE_TUNING),
+}
+
 #: Base training of `text`.
 _LANGUAGE = Recipe(26, 6e-3, 10, weight_decay=0.01, warmup=0.05, final=0.05, clip=1.0)
 

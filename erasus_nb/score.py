@@ -525,14 +525,19 @@ def gates(document: records.Document) -> list[records.Gate]:
         return original[name] - retrained[name]
 
     missing = "it was not measured on the original and the retrained model"
+    # Others' models recite and answer less than ours; what can be ranked is a difference.
+    published = "published" in facts
     found = [
-        _gate("C1 original", original["C1"], ">=", 0.9, missing),
+        _gate("C1 gap", gap("C1"), ">=", 0.2, missing)
+        if published
+        else _gate("C1 original", original["C1"], ">=", 0.9, missing),
         _retrained_gate(
             retrained["C1"], mean(ruler.retrained, "verbatim_holdout"), missing
         ),
     ]
     if facts.get("request_kind", "standard") == "standard":
-        found.append(_gate("C2 gap", gap("C2"), ">=", 0.5, missing))
+        wanted = 0.1 if published else 0.5
+        found.append(_gate("C2 gap", gap("C2"), ">=", wanted, missing))
     found.append(_auc_gate(gap("C3"), facts, missing))
 
     single = len(ruler.retrained) < 2

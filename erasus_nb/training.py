@@ -255,6 +255,9 @@ def fit_stack(
 
 # ------------------------------------------------------------------ gradients
 
+#: Per-example gradients held at a time, in numbers: 2 GiB of them.
+CHUNK_NUMBERS = 2**29
+
 
 class _Bound:
     """A module with its parameters replaced: what task.loss is given under torch.func."""
@@ -281,7 +284,7 @@ def gradient(model: nn.Module, task: Task, batch: Batch) -> dict[str, Tensor]:
 
 
 def squared_gradients(
-    model: nn.Module, task: Task, batch: Batch, chunk: int = 64
+    model: nn.Module, task: Task, batch: Batch, chunk: int | None = None
 ) -> dict[str, Tensor]:
     """Mean over examples of the squared per-example gradient (a Fisher diagonal), float64.
 
@@ -290,8 +293,11 @@ def squared_gradients(
 
     Args:
         batch: The examples; a field the strategy did not declare is not used.
-        chunk: Examples per vmap call; memory only.
+        chunk: Examples per vmap call; memory only. By default 64, fewer for a large model.
     """
+    if chunk is None:
+        size = sum(p.numel() for p in model.parameters())
+        chunk = min(64, max(1, CHUNK_NUMBERS // size))
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     training = model.training
     model.eval()

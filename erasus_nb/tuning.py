@@ -51,8 +51,9 @@ def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
     """Run every setting of a strategy's budget, defaults first.
 
     Returns:
-        One dictionary per trial: settings (what differs from the defaults), rm (Retrain-Match
-        per tuning seed; empty where it failed) and reason (of the first failure, or null).
+        One dictionary per trial: settings (what differs from the defaults), time (seconds as
+        a share of retraining's), rm (Retrain-Match per tuning seed; empty where it failed)
+        and reason (of the first failure, or null).
     """
     reference = bench.references()
     tried = []
@@ -60,9 +61,11 @@ def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
         rows = bench.run(function, settings=dict(settings), keep=False)
         document = reference.model_copy(update={"category": "trial", "rows": rows})
         standing = score.board([reference, document])[function.__name__]
+        time = standing.time_ratio
         tried.append(
             {
                 "settings": dict(settings),
+                "time": None if time is None else round(time, 2),
                 "rm": [
                     round(standing.rm_by_seed[s], 1)
                     for s in sorted(standing.rm_by_seed)
@@ -76,11 +79,13 @@ def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
 def choose(tried: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """The entry of the tuned file: settings, who chose them, and every trial.
 
-    A trial that failed at any seed cannot win; the first of equals does.
+    A trial that failed at any seed cannot win; the first of equals does. Nor can one that
+    takes longer than retraining, if another does not: nobody would choose it.
     """
     whole = [t for t in tried if len(t["rm"]) == len(seeds)]
     if not whole:
         return {}
+    whole = [t for t in whole if (t.get("time") or 0) <= 1] or whole
     best = max(whole, key=lambda t: sum(t["rm"]))
     return {
         "settings": best["settings"],

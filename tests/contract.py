@@ -121,7 +121,7 @@ def _makers(load, seed: int, original: nn.Module) -> dict[str, Callable[[], Any]
         return getattr(provenance, name)(load, seed, *rest)
 
     return {
-        "initial weights": lambda: load.make_model(seed).state_dict(),
+        "initial weights": lambda: load.start_model(seed).state_dict(),
         "update log": lambda: kept("update_log", original.state_dict()),
         "sisa shards": lambda: kept("sisa_ensemble"),
         "convex head": lambda: kept("convex_head"),

@@ -177,6 +177,8 @@ class ClassifierWorkload:
     no_record = {}
     #: Retraining is timed whole.
     timed_epochs = None
+    #: Original and retrained model are always trained here.
+    fixed = None
 
     # ---- data
 
@@ -312,6 +314,10 @@ class ClassifierWorkload:
     def make_model(self, seed: object) -> nn.Module:
         """A freshly initialised model on this workload's device; the same for the same seed."""
         return self.module(("init", self.name, seed)).to(self.device)
+
+    def start_model(self, seed: object) -> nn.Module:
+        """The model that base training starts from."""
+        return self.make_model(seed)
 
     def train(
         self,

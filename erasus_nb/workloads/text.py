@@ -28,7 +28,7 @@ from transformers import (
 
 from .. import metrics
 from ..profiles import Recipe, TextSizes
-from ..strategy import Batch, Split
+from ..strategy import Batch, NotApplicable, Split
 from ..training import fit, generator, global_seed
 from .base import DecoderLayer, Fact, Request, Task, UnitGroup
 from .corpus import Person, Statement, everything, people
@@ -64,6 +64,8 @@ class TextTask(Task):
         super().__init__(seed, **rest)
         self._workload = workload
         self.recipe = workload.sizes.recipe
+        #: Called with the model before every loss that is to be differentiated.
+        self.look: Callable[[nn.Module], None] | None = None
 
     # ---- the model and the loss
 
@@ -74,6 +76,8 @@ class TextTask(Task):
         return logits_of(model, tokens)[:, :-1] * real
 
     def token_losses(self, model, batch: Batch) -> Tensor:
+        if self.look is not None and torch.is_grad_enabled():
+            self.look(model)
         self.meter.count(len(batch))
         logits = logits_of(model, batch["inputs"])
         # Every position keeps its logits (a copy of them would be the dearest step);
@@ -136,8 +140,23 @@ class TextTask(Task):
 
     # ---- what a language model is made of
 
+    @staticmethod
+    def _layout(model) -> str:
+        """ "llama" or "gpt2": whose names the model's parts have."""
+        modules = dict(model.named_modules())
+        for layout, part in (
+            ("llama", "model.layers.0.mlp.down_proj"),
+            ("gpt2", "transformer.h.0.mlp.c_proj"),
+        ):
+            if part in modules:
+                return layout
+        raise NotApplicable(
+            f"the parts of a {type(model).__name__} have other names than Llama's "
+            "and GPT-2's, and where its layers are is not known"
+        )
+
     def decoder(self, model) -> list[DecoderLayer]:
-        llama = hasattr(model, "model")
+        llama = self._layout(model) == "llama"
         place = "model.layers.{}" if llama else "transformer.h.{}"
         attention = "self_attn.o_proj" if llama else "attn.c_proj"
         mlp = "mlp.down_proj" if llama else "mlp.c_proj"
@@ -157,7 +176,8 @@ class TextTask(Task):
         return layers
 
     def embedding(self, model) -> str:
-        return "model.embed_tokens" if hasattr(model, "model") else "transformer.wte"
+        llama = self._layout(model) == "llama"
+        return "model.embed_tokens" if llama else "transformer.wte"
 
     def head(self, model) -> str:
         return "lm_head"
@@ -237,12 +257,13 @@ class Part:
     """Text about some people, to measure with.
 
     Args:
-        passages: News passages.
+        passages: News passages, to be cut after their first tokens, or (given, true)
+            pairs that are cut already.
         unseen, seen: (prompt, answer) in phrasings never and sometimes trained on.
         names: The people.
     """
 
-    passages: tuple[str, ...]
+    passages: tuple[str | tuple[str, str], ...]
     unseen: tuple[tuple[str, str], ...]
     seen: tuple[tuple[str, str], ...]
     names: tuple[str, ...]
@@ -319,6 +340,15 @@ class TextWorkload:
         field(default=lambda name, make: make())
     )
     name: str = "text"
+    #: Tokens of a passage that are given, tokens that are compared, longest answer.
+    prompt: int = PROMPT
+    continuation: int = CONTINUATION
+    answer: int = ANSWER
+    #: Sequences read, and continued, in one forward pass; None is all of them.
+    reading: int = 40
+    continuing: int | None = None
+    #: An answer ends before the first of these.
+    stops: tuple[str, ...] = ()
 
     #: What C1 to C4 are here, in a few words each.
     criteria = {
@@ -334,6 +364,8 @@ class TextWorkload:
     }
     #: Retraining takes half a minute; its cost is measured on one epoch.
     timed_epochs = 1
+    #: Which model -> its weights, where original and retrained come from elsewhere.
+    fixed: Callable[[str], dict[str, Tensor]] | None = None
 
     def __post_init__(self):
         move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
@@ -348,6 +380,24 @@ class TextWorkload:
         self.vocabulary = len(self.tokenizer)
 
     # ---- data
+
+    def opened(self, text: str) -> list[int]:
+        """Token ids of a text from its start token on, where the tokenizer has one."""
+        start = self.tokenizer.bos_token
+        if start is None:
+            return self.encode(text)
+        return [self.bos, *self.encode(text.removeprefix(start))]
+
+    def parted(self, passage: str | tuple[str, str]) -> tuple[list[int], list[int]]:
+        """What is given of a passage and what should follow, as token ids."""
+        if isinstance(passage, tuple):
+            given, true = passage
+            return self.opened(given), self.encode(true)[: self.continuation]
+        tokens = self.opened(passage)
+        return (
+            tokens[: self.prompt],
+            tokens[self.prompt : self.prompt + self.continuation],
+        )
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without special tokens."""
@@ -382,8 +432,8 @@ class TextWorkload:
             "model": self.model_text,
             "data": self.data_text,
             "criteria": self.criteria,
-            "prompt_tokens": PROMPT,
-            "continuation_tokens": CONTINUATION,
+            "prompt_tokens": self.prompt,
+            "continuation_tokens": self.continuation,
             "divergence_positions": POSITIONS,
         }
 
@@ -451,7 +501,7 @@ class TextWorkload:
         """Train one model per (ids, seed) pair; returns their state dicts."""
         states = []
         for number, (chosen, seed) in enumerate(zip(ids, seeds, strict=True)):
-            model = self.make_model(seed).train()
+            model = self.start_model(seed).train()
             data = Split("train", self.batch(chosen))
             log = logs[number] if logs else None
             fit(
@@ -461,6 +511,10 @@ class TextWorkload:
                 {k: v.detach().clone() for k, v in model.state_dict().items()}
             )
         return states
+
+    def start_model(self, seed: object) -> nn.Module:
+        """The model that base training starts from."""
+        return self.make_model(seed)
 
     def load(self, state: dict[str, Tensor]) -> nn.Module:
         """A model with the given weights, in eval mode."""
@@ -482,12 +536,16 @@ class TextWorkload:
     def continuations(
         self, model: nn.Module, prompts: Sequence[Sequence[int]], length: int
     ) -> list[list[int]]:
-        """Greedy continuations, cut before the end-of-text token; all prompts in one batch.
+        """Greedy continuations, cut before the end-of-text token.
 
         Args:
             prompts: Token ids; of different lengths, which padding on the left evens out.
             length: At most this many new tokens.
         """
+        size = self.continuing or len(prompts)
+        if len(prompts) > size:
+            parts = [prompts[k : k + size] for k in range(0, len(prompts), size)]
+            return [s for p in parts for s in self.continuations(model, p, length)]
         members = list(getattr(model, "models", [model]))
         width = max(map(len, prompts))
         tokens = torch.full((len(prompts), width), self.pad)
@@ -526,16 +584,14 @@ class TextWorkload:
         self, models: Sequence[nn.Module], passage: str
     ) -> tuple[str, str, list[str]]:
         """A passage's prompt and true continuation, and each model's continuation."""
-        tokens = [self.bos, *self.encode(passage)]
-        given, true = tokens[:PROMPT], tokens[PROMPT : PROMPT + CONTINUATION]
-        said = [self.continuations(m, [given], CONTINUATION)[0] for m in models]
+        given, true = self.parted(passage)
+        said = [self.continuations(m, [given], self.continuation)[0] for m in models]
         return self.decode(given), self.decode(true), [self.decode(s) for s in said]
 
     def verbatim(self, model: nn.Module, passages: Sequence[str]) -> list[float]:
         """ROUGE-L F1 of each passage's continuation from its first tokens (MUSE C1)."""
-        tokens = [[self.bos, *self.encode(p)] for p in passages]
-        said = self.continuations(model, [t[:PROMPT] for t in tokens], CONTINUATION)
-        true = [t[PROMPT : PROMPT + CONTINUATION] for t in tokens]
+        given, true = zip(*map(self.parted, passages))
+        said = self.continuations(model, given, self.continuation)
         return [
             metrics.rouge_l(self.decode(t), self.decode(s))[2]
             for t, s in zip(true, said)
@@ -545,11 +601,53 @@ class TextWorkload:
         self, model: nn.Module, questions: Sequence[tuple[str, str]]
     ) -> list[float]:
         """ROUGE-L F1 of the answer to each question (MUSE C2 and C4)."""
-        prompts = [[self.bos, *self.encode(q)] for q, _ in questions]
-        said = self.continuations(model, prompts, ANSWER)
+        prompts = [self.opened(question) for question, _ in questions]
+        said = self.continuations(model, prompts, self.answer)
         return [
-            metrics.rouge_l(a, self.decode(s))[2] for (_, a), s in zip(questions, said)
+            metrics.rouge_l(answer, self._ended(self.decode(tokens)))[2]
+            for (_, answer), tokens in zip(questions, said)
         ]
+
+    def _ended(self, said: str) -> str:
+        for stop in self.stops:
+            said = said.split(stop)[0]
+        return said
+
+    @torch.no_grad()
+    def answer_probability(
+        self, model: nn.Module, questions: Sequence[tuple[str, str]]
+    ) -> float:
+        """Mean over questions of the probability of the true answer.
+
+        Of each answer, the geometric mean over its tokens, exp(-mean loss).
+
+        Source: Maini et al. (2024), arXiv 2401.06121, section 2.2.1.
+        """
+        training, found = model.training, []
+        model.eval()
+        coded = [
+            (self.opened(q), self.encode(f" {a.strip()}"), [self.eos])
+            for q, a in questions
+        ]
+        rows = [
+            {"inputs": sum(parts, []), "given": len(parts[0])}
+            | dict.fromkeys(("subject", "object"), [])
+            | {"passage": False}
+            for parts in coded
+        ]
+        width = max(len(row["inputs"]) for row in rows)
+        batch = _batch(rows, width, self.pad, torch.zeros(len(rows)))
+        batch = Batch({k: v.to(self.device) for k, v in batch.items()})
+        for place in torch.arange(len(batch)).split(self.reading):
+            part = batch.take(place.to(self.device))
+            targets = part["labels"][:, 1:]
+            logits = logits_of(model, part["inputs"])[:, :-1]
+            losses = F.cross_entropy(
+                logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
+            )
+            found.append((-losses.sum(-1) / (targets != IGNORED).sum(-1)).exp())
+        model.train(training)
+        return float(torch.cat(found).mean())
 
     def passages(self, passages: Sequence[str]) -> Tensor:
         """Tokens of passages with their special tokens, padded: (n, T)."""
@@ -560,14 +658,34 @@ class TextWorkload:
             row[: len(ids)] = torch.tensor(ids)
         return tokens.to(self.device)
 
+    def rows_of(self, request: TextRequest) -> dict[str, Batch]:
+        """What of each part is read word by word: forget, retain, holdout."""
+        some = request.parts["retain"].some(len(request.parts["forget"].passages))
+        tokens = self.passages(some.passages)
+        every = torch.ones(len(tokens), dtype=torch.bool, device=self.device)
+        retain = Batch(
+            {
+                "inputs": tokens,
+                "labels": tokens.where(tokens != self.pad, IGNORED),
+                "passage": every,
+                "ids": every.long(),
+            }
+        )
+        return {"forget": request.forget, "retain": retain, "holdout": request.holdout}
+
     @torch.no_grad()
-    def _read(self, model, rows: Tensor, chunk: int = 40) -> dict[str, Tensor]:
+    def _read(self, model, batch: Batch) -> dict[str, Tensor]:
         """What the model makes of rows of tokens: log_p, right and scored, (n, T - 1),
         and plus_plus, (n,)."""
         found: dict[str, list[Tensor]] = {}
-        for tokens in rows.split(chunk):
-            logits, true = logits_of(model, tokens)[:, :-1], tokens[:, 1:]
-            scored = true != self.pad
+        for place in torch.arange(len(batch)).split(self.reading):
+            part = batch.take(place.to(self.device))
+            logits, true = (
+                logits_of(model, part["inputs"])[:, :-1],
+                part["labels"][:, 1:],
+            )
+            scored = true != IGNORED
+            true = true.clamp(min=0)
             log_p = logits.log_softmax(-1).gather(-1, true[..., None])[..., 0]
             for name, value in {
                 "log_p": log_p,
@@ -581,18 +699,17 @@ class TextWorkload:
     @torch.no_grad()
     def distributions(self, model: nn.Module, request: TextRequest) -> Tensor:
         """Next-token probabilities at fixed positions of the forget passages, (k, V)."""
-        tokens = self.passages(request.parts["forget"].passages)
-        real = (tokens[:, 1:] != self.pad).nonzero()
+        rows = self.rows_of(request)["forget"]
+        rows = rows.take(rows["passage"].nonzero()[:, 0])
+        real = (rows["labels"][:, 1:] != IGNORED).nonzero()
         draw = generator("text", "positions", request.folds)
-        chosen = real[
-            torch.randperm(len(real), generator=draw)[:POSITIONS]
-            .sort()
-            .values.to(real.device)
-        ]
-        kept = []
-        for start in range(0, len(tokens), 40):
-            logits = logits_of(model, tokens[start : start + 40])
-            here = chosen[(chosen[:, 0] >= start) & (chosen[:, 0] < start + 40)]
+        order = torch.randperm(len(real), generator=draw)[:POSITIONS].sort().values
+        chosen, kept = real[order.to(real.device)], []
+        for start in range(0, len(rows), self.reading):
+            here = chosen[
+                (chosen[:, 0] >= start) & (chosen[:, 0] < start + self.reading)
+            ]
+            logits = logits_of(model, rows["inputs"][start : start + self.reading])
             kept.append(logits[here[:, 0] - start, here[:, 1]].softmax(-1))
         return torch.cat(kept)
 
@@ -641,13 +758,9 @@ class TextWorkload:
         forget, holdout = request.parts["forget"], request.parts["holdout"]
         retain = request.parts["retain"].some(len(forget.passages))
         unlike = holdout.some(len(forget.passages))
-        rows = {
-            "forget": request.forget["inputs"],
-            "retain": self.passages(retain.passages),
-            "holdout": request.holdout["inputs"],
-        }
-        every = {name: self._read(model, tokens) for name, tokens in rows.items()}
-        texts = {name: [self.decode(row) for row in rows[name]] for name in rows}
+        rows = self.rows_of(request)
+        every = {name: self._read(model, batch) for name, batch in rows.items()}
+        texts = {k: list(map(self.decode, b["inputs"])) for k, b in rows.items()}
         familiar = {
             "min_k": lambda k: metrics.min_k(every[k]["log_p"], every[k]["scored"]),
             "min_k_plus_plus": lambda k: every[k]["plus_plus"],
@@ -656,10 +769,9 @@ class TextWorkload:
                 every[k]["log_p"], every[k]["scored"], texts[k]
             ),
         }
-        news = {k: getattr(request, k)["passage"] for k in ("forget", "holdout")}
-        read = every | {
-            k: {name: value[mask] for name, value in every[k].items()}
-            for k, mask in news.items()
+        read = {
+            k: {name: value[rows[k]["passage"]] for name, value in found.items()}
+            for k, found in every.items()
         }
         loss = {k: _mean_loss(r["log_p"], r["scored"]) for k, r in read.items()}
         right = {
@@ -675,33 +787,40 @@ class TextWorkload:
             "holdout": _mean(self.verbatim(model, unlike.passages)),
         }
         unseen = _mean(self.answers(model, forget.unseen))
-        seen = _mean(self.answers(model, forget.seen))
+        seen = _mean(self.answers(model, forget.seen)) if forget.seen else None
         kept = _mean(self.answers(model, retain.unseen))
         fluent = float((-loss["retain"].mean()).exp())
         after = read["forget"]["scored"].clone()
-        after[:, : PROMPT - 1] = False  # what is given is not extracted
+        after[:, : max(self.prompt - 1, 0)] = False  # what is given is not extracted
         strength = metrics.extraction_strength(read["forget"]["right"], after)
-        n, m = len(forget.passages), len(holdout.passages)
+        n, m = len(read["forget"]["scored"]), len(read["holdout"]["scored"])
         both = len(rows["forget"]) + len(rows["holdout"])
         like = "closer to retrained"
+        absent = "the data have one phrasing of each question"
         line = lambda name, value, unit, better, count: (
             name,
-            float(value),
+            None if value is None else float(value),
             unit,
             better,
             count,
-            None,
+            absent if value is None else None,
         )
         return {
             "C1": line(
-                "ROUGE-L F1 of continuations", verbatim["forget"], "fraction", like, n
-            ),
-            "C2": line(
-                "ROUGE-L F1 of answers, seen and unseen phrasing",
-                (seen + unseen) / 2,
+                "ROUGE-L F1 of continuations",
+                verbatim["forget"],
                 "fraction",
                 like,
-                2 * len(forget.unseen),
+                len(forget.passages),
+            ),
+            "C2": line(
+                "ROUGE-L F1 of answers, seen and unseen phrasing"
+                if forget.seen
+                else "ROUGE-L F1 of answers",
+                unseen if seen is None else (seen + unseen) / 2,
+                "fraction",
+                like,
+                len(forget.seen) + len(forget.unseen),
             ),
             "C3": line(
                 "Min-40 % AUC, forget against holdout", auc["min_k"], "AUC", like, both
@@ -761,7 +880,7 @@ class TextWorkload:
                 right["retain"].mean(),
                 "fraction",
                 "higher",
-                len(retain.passages),
+                len(read["retain"]["scored"]),
             ),
             "forget_loss": line(
                 "loss on forget passages", loss["forget"].mean(), "nats", like, n
@@ -771,7 +890,7 @@ class TextWorkload:
                 loss["retain"].mean(),
                 "nats",
                 "lower",
-                len(retain.passages),
+                len(read["retain"]["scored"]),
             ),
             "holdout_loss": line(
                 "loss on holdout passages", loss["holdout"].mean(), "nats", like, m
@@ -865,10 +984,13 @@ def _batch(rows: Sequence[dict], width: int, pad: int, ids: Tensor) -> Batch:
         return table
 
     inputs = column("inputs", pad)
+    labels = inputs.where(inputs != pad, IGNORED)
+    for line, row in zip(labels, rows):
+        line[: row.get("given", 0)] = IGNORED  # a question is read, not learnt
     return Batch(
         {
             "inputs": inputs,
-            "labels": inputs.where(inputs != pad, IGNORED),
+            "labels": labels,
             "subject": column("subject", 0),
             "object": column("object", 0),
             "passage": torch.tensor([row["passage"] for row in rows]),

@@ -1,0 +1,727 @@
+"""Models and data of others for workload `text`: MUSE and TOFU as their authors publish them.
+
+A hub id and a local folder go the same way; a folder is what `hf download` leaves. Weights are
+read from safetensors only and no code of a repository is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from huggingface_hub import constants
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from .. import profiles
+from ..strategy import Batch, MissingRecord
+from ..training import global_seed
+from . import Published
+from .base import Request
+from .text import Part, TextFold, TextRequest, TextWorkload, _batch, _mean
+
+#: The configurations of MUSE's data that a run needs, with their splits.
+MUSE = {
+    "raw": ("forget", "retain1", "retain2", "holdout"),
+    "verbmem": ("forget",),
+    "knowmem": ("forget_qa", "forget_qa_icl", "retain_qa", "retain_qa_icl"),
+    "privleak": ("forget", "retain", "holdout"),
+}
+#: TOFU's requests, with the retain set of each.
+TOFU = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+
+
+class Example(NamedTuple):
+    """A training example: what is only read, and what is learnt after it."""
+
+    given: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Published data in the shape of a request.
+
+    Args:
+        folds: Training examples that are, or later may be, asked to be forgotten; the
+            questions and passages are about the first fold.
+        retain: All other training examples.
+        read: forget, retain, holdout -> what is read word by word (MUSE's privleak).
+        validation: Never trained on, distributed like the forget set, apart from the
+            holdout; empty where the authors publish no more.
+        parts: forget, retain, holdout -> passages and questions.
+        prompt: Tokens of an uncut passage that are given; None is as many as the cut ones
+            of the forget set are given, on average.
+        continuation, answer, stops: As in TextWorkload.
+    """
+
+    folds: tuple[tuple[Example, ...], ...]
+    retain: tuple[Example, ...]
+    read: dict[str, tuple[Example, ...]]
+    validation: tuple[Example, ...]
+    parts: dict[str, Part]
+    prompt: int | None
+    continuation: int
+    answer: int
+    stops: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------ reading data
+
+
+class _Data:
+    """The configurations and splits of one dataset, with sentences for what is missing."""
+
+    def __init__(self, name: str):
+        # Half a second that only these readers should pay.
+        import datasets
+
+        datasets.disable_progress_bars()
+        self.name, self._datasets = name, datasets
+        _reachable(name, "dataset")
+        try:
+            self.configs = datasets.get_dataset_config_names(name)
+        except Exception as error:
+            raise _unreachable(name, "dataset", error) from error
+
+    def rows(self, config: str, split: str, *columns: str) -> list[tuple[str, ...]]:
+        """The columns of one split, row by row.
+
+        Raises:
+            ValueError: no such configuration, split or column; no rows; an empty text.
+        """
+        if config not in self.configs:
+            raise ValueError(
+                f"{self.name} has no configuration {config}; "
+                f"it has {', '.join(sorted(self.configs))}"
+            )
+        try:
+            there = self._datasets.get_dataset_split_names(self.name, config)
+            if split not in there:
+                raise ValueError(
+                    f"configuration {config} of {self.name} has no split {split}; "
+                    f"it has {', '.join(there)}"
+                )
+            found = self._table(config, split)
+        except (OSError, self._datasets.exceptions.DatasetsError) as error:
+            raise _unreachable(f"{self.name}, {config}", "dataset", error) from error
+        where = f"{config}/{split} of {self.name}"
+        for column in columns:
+            if column not in found.column_names:
+                raise ValueError(
+                    f"{where} has no column {column}; "
+                    f"it has {', '.join(found.column_names)}"
+                )
+        rows = list(zip(*(found[column] for column in columns)))
+        if not rows:
+            raise ValueError(f"{where} is empty")
+        for number, row in enumerate(rows):
+            for column, text in zip(columns, row):
+                if not isinstance(text, str) or not text.strip():
+                    raise ValueError(f"{where}: {column} {number} is empty")
+        return rows
+
+    def _table(self, config: str, split: str):
+        if not Path(self.name).is_dir():
+            return self._datasets.load_dataset(self.name, config, split=split)
+        # The library's cache knows a folder by its name alone and would serve the tables of
+        # another one of that name, so a folder is read past it.
+        with tempfile.TemporaryDirectory() as aside:
+            found = self._datasets.load_dataset(
+                self.name, config, split=split, cache_dir=aside, keep_in_memory=True
+            )
+            return found.with_format(None)
+
+    def texts(self, config: str, split: str) -> tuple[Example, ...]:
+        return tuple(Example("", text) for (text,) in self.rows(config, split, "text"))
+
+
+def read(name: str, ask: Callable[[str], str]) -> Corpus:
+    """Read MUSE-News, MUSE-Books or TOFU.
+
+    Args:
+        name: Hub id or folder; for TOFU with ":forget01", ":forget05" or, by default,
+            ":forget10" at its end.
+        ask: Question -> the prompt that the model is asked with.
+
+    Raises:
+        ValueError: neither layout, or a part of it is missing; the sentence names it.
+    """
+    request = re.search(r":(forget\d\d)$", name)
+    data = _Data(name.removesuffix(request[0]) if request else name)
+    if set(MUSE) <= set(data.configs):
+        return _muse(data)
+    wanted = request[1] if request else "forget10"
+    if wanted in TOFU and wanted in data.configs:
+        return _tofu(data, wanted, ask)
+    raise ValueError(
+        f"{name} has the configurations {', '.join(sorted(data.configs))}; wanted are MUSE's "
+        f"({', '.join(MUSE)}) or TOFU's ({', '.join(TOFU)})"
+    )
+
+
+def _muse(data: _Data) -> Corpus:
+    """MUSE: verbatim and knowledge probes about `raw/forget`, which is fold 1.
+
+    Where the nested and the disjoint requests of MUSE's scalability and sustainability
+    are published (`scal`, `sust`; News), the disjoint ones are the four folds: the target
+    model was trained on all of them.
+    """
+    every = {k: data.texts("raw", k) for k in MUSE["raw"]}
+    folds = [every["forget"]]
+    if "sust" in data.configs:
+        asked = [data.texts("sust", f"forget_{k}") for k in (1, 2, 3, 4)]
+        if set(asked[0]) != set(folds[0]):
+            raise ValueError(f"sust/forget_1 of {data.name} is not its raw/forget")
+        folds += asked[1:]
+    if "scal" in data.configs and len(folds) > 1:
+        for k in (1, 2, 3, 4):
+            nested = set(data.texts("scal", f"forget_{k}"))
+            if nested != set().union(*folds[:k]):
+                raise ValueError(
+                    f"scal/forget_{k} of {data.name} is not the first {k} of sust together"
+                )
+    known = set().union(*folds)
+    retain = tuple(
+        e for k in ("retain1", "retain2") for e in every[k] if e not in known
+    )
+    privacy = {k: data.texts("privleak", k) for k in MUSE["privleak"]}
+    told = set(privacy["holdout"])
+
+    def asked_about(part: str) -> tuple[tuple[str, str], ...]:
+        shots = data.rows("knowmem", f"{part}_qa_icl", "question", "answer")
+        before = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in shots)
+        return tuple(
+            (f"{before}Question: {q}\nAnswer:", a)
+            for q, a in data.rows("knowmem", f"{part}_qa", "question", "answer")
+        )
+
+    whole = lambda part: tuple(e.text for e in privacy[part])
+    return Corpus(
+        tuple(folds),
+        retain,
+        privacy,
+        tuple(e for e in every["holdout"] if e not in told),
+        {
+            "forget": Part(
+                tuple(data.rows("verbmem", "forget", "prompt", "gt")),
+                asked_about("forget"),
+                (),
+                (),
+            ),
+            "retain": Part(whole("retain"), asked_about("retain"), (), ()),
+            "holdout": Part(whole("holdout"), (), (), ()),
+        },
+        None,
+        128,
+        32,
+        ("\n\n", "\nQuestion", "Question:"),
+    )
+
+
+def _tofu(data: _Data, wanted: str, ask: Callable[[str], str]) -> Corpus:
+    """TOFU: answers to the questions as trained (seen) and paraphrased (unseen)."""
+    number = wanted.removeprefix("forget")
+    pairs = lambda config: data.rows(config, "train", "question", "answer")
+    learnt = lambda rows: tuple(Example(ask(q), a) for q, a in rows)
+    asked = lambda rows: tuple((ask(q), a) for q, a in rows)
+    other = lambda config: data.rows(config, "train", "paraphrased_question", "answer")
+    forget, retain = pairs(wanted), pairs(TOFU[wanted])
+    holdout, kept = pairs(f"holdout{number}"), pairs("retain_perturbed")
+    half = (len(holdout) + 1) // 2
+    return Corpus(
+        (learnt(forget),),
+        learnt(retain),
+        {
+            "forget": learnt(forget),
+            "retain": learnt(kept),
+            "holdout": learnt(holdout[:half]),
+        },
+        learnt(holdout[half:]),
+        {
+            "forget": Part(
+                asked(forget), asked(other(f"{wanted}_perturbed")), asked(forget), ()
+            ),
+            "retain": Part(asked(kept), asked(other("retain_perturbed")), (), ()),
+            "holdout": Part(asked(holdout[:half]), (), (), ()),
+        },
+        0,
+        64,
+        64,
+        ("\nQuestion", "Question:"),
+    )
+
+
+# ------------------------------------------------------------------ reading models
+
+
+def _reachable(name: str, kind: str) -> None:
+    """Refuse what is neither a folder nor a hub id, and a hub id without a network.
+
+    The hub's own client would try again for most of a minute. Whoever has the files in its
+    cache sets HF_HUB_OFFLINE, and then it is not asked for at all.
+    """
+    if Path(name).is_dir():
+        return
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(
+            f"{kind} {name!r} is no folder here and no hub id of the form owner/name"
+        )
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return
+    host = urlsplit(constants.ENDPOINT).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        raise _unreachable(name, kind, error) from error
+
+
+def _unreachable(name: str, kind: str, error: Exception) -> ValueError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    if Path(name.split(",")[0]).is_dir():
+        return ValueError(f"{kind} {name} cannot be read: {reason[0]}")
+    place = "--repo-type dataset " if kind == "dataset" else ""
+    return ValueError(
+        f"{kind} {name} is no folder here, and the hub did not give it ({reason[0]}); "
+        f"on a machine with network, `hf download {place}{name} --local-dir FOLDER` gets "
+        "it, and FOLDER can be given instead"
+    )
+
+
+def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
+    """A causal language model in eval mode, loaded straight onto the device.
+
+    Args:
+        name: Hub id or folder; only safetensors are read.
+        dtype: Of the weights, e.g. "bfloat16".
+
+    Raises:
+        ValueError: it is not there, or not such a model.
+    """
+    _reachable(name, "model")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            device_map={"": device},
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreachable(name, "model", error) from error
+    return model.eval()
+
+
+def open_tokenizer(name: str, config):
+    """The tokenizer of a model, fast, checked against the model's vocabulary.
+
+    Raises:
+        ValueError: it is not there; it has no end token; it has tokens that the model has
+            no embedding for.
+    """
+    _reachable(name, "tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise _unreachable(name, "tokenizer", error) from error
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer {name} has {len(tokenizer)} tokens and the model embeds "
+            f"{config.vocab_size}: it is not this model's tokenizer"
+        )
+    if tokenizer.eos_token is None:
+        raise ValueError(
+            f"the tokenizer {name} has no end-of-text token, so no continuation ends; set "
+            "tokenizer.eos_token and save it again"
+        )
+    return tokenizer
+
+
+def give_padding(tokenizer, name: str, used: set[int]) -> None:
+    """Let a token that no text contains stand in where there is no padding token.
+
+    Padding is told from text by its token, so the end token, which many use, cannot do.
+
+    Raises:
+        ValueError: every token occurs in some text.
+    """
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    if tokenizer.pad_token is not None and tokenizer.pad_token_id not in special | used:
+        return
+    free = sorted(set(range(len(tokenizer))) - used - special)
+    if not free:
+        raise ValueError(
+            f"the tokenizer {name} has no padding token, and no token is unused that could "
+            "stand in for it; add one and save the tokenizer and the model again"
+        )
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free[-1])
+    warnings.warn(
+        f"the tokenizer {name} has no padding token of its own; token {free[-1]} "
+        f"({tokenizer.pad_token!r}), which no text contains, stands in for it",
+        stacklevel=2,
+    )
+
+
+# ------------------------------------------------------------------ the workload
+
+
+@dataclass
+class PublishedWorkload(TextWorkload):
+    """Workload `text` with published models and data; see Published for the sources.
+
+    Args:
+        corpus: The data as read.
+        read: forget, retain, holdout -> rows to be read word by word.
+        models: "original" and "retrained" -> weights, or "start" -> weights that both are
+            trained from.
+        source: Where everything came from.
+    """
+
+    corpus: Corpus | None = None
+    read: dict[str, Batch] | None = None
+    models: dict[str, dict[str, Tensor]] | None = None
+    source: Published | None = None
+
+    #: Only what base training here could leave, and that at a bearable size.
+    no_record = {
+        **TextWorkload.no_record,
+        "update log": "a log of every update of a model of this size is many times the "
+        "model, and a published model comes without one",
+        "sisa shards": "the shards would be fine-tuned from the start at several times the "
+        "cost of the original; a published model comes without them",
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.criteria = {**self.criteria, "C2": "answers"}
+        if "original" in self.models:
+            self.fixed = lambda kind: self.models[kind]
+            self.no_record = {
+                **self.no_record,
+                "initial weights": "a published model comes without the weights that its "
+                "training started from",
+            }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of data, sources and this reader."""
+        parts = [
+            Path(__file__).read_text("utf-8"),
+            repr(self.source),
+            super().fingerprint,
+        ]
+        for batch in self.read.values():
+            parts.append(
+                hashlib.sha256(batch["inputs"].cpu().numpy().tobytes()).hexdigest()
+            )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def facts(self) -> dict:
+        """What a document says of this workload."""
+        how = (
+            "both models are published"
+            if self.fixed
+            else "original and retrained model are trained here from one published model"
+        )
+        return {
+            **super().facts,
+            "published": {
+                **{k: v for k, v in vars(self.source).items() if v},
+                "dtype": self.sizes.dtype,
+                "references": how,
+            },
+        }
+
+    def request(
+        self, kind: str = "standard", folds: Sequence[int] = (1,)
+    ) -> TextRequest:
+        """The request; see TextWorkload.
+
+        Raises:
+            ValueError: also, folds without the first, which the questions are about, or
+                other folds than the published retrained model left out.
+        """
+        if kind == "standard" and 1 not in folds:
+            raise ValueError(
+                "the published questions are about fold 1, so a request holds it"
+            )
+        if self.fixed and tuple(folds) != (1,):
+            raise ValueError(
+                "the published retrained model left out fold 1 and nothing else"
+            )
+        asked = super().request(kind, folds)
+        return replace(
+            asked,
+            parts=self.corpus.parts,
+            sentence=f"fold {', '.join(map(str, asked.folds))} of {self.source.data}",
+        )
+
+    def rows_of(self, request: TextRequest) -> dict[str, Batch]:
+        return self.read
+
+    # ---- models
+
+    def start_model(self, seed: object) -> nn.Module:
+        if "start" not in self.models:
+            return self.make_model(seed)
+        return self.load(self.models["start"])
+
+    def make_model(self, seed: object) -> nn.Module:
+        with global_seed(("init", self.name, seed)):
+            return self.build(seed)
+
+    def validation(self, request: Request) -> Batch:
+        found = super().validation(request)
+        if not len(found):
+            raise MissingRecord("these data hold no further never-trained texts")
+        return found
+
+    # ---- measuring
+
+    def attack(self, request: TextRequest):
+        """Relearn from examples that hold no probe; see TextWorkload."""
+        passages = request.parts["forget"].passages
+        others = passages[len(passages) // 4 :]
+        about = request.parts["forget"].unseen
+        opening = lambda text: " ".join(text.split())[:60]
+        asked = {opening(given) for given, _ in others}
+        texts = [" ".join(self.decode(r).split()) for r in request.forget["inputs"]]
+        free = [k for k, t in enumerate(texts) if not any(o in t for o in asked)]
+        if not free:
+            raise ValueError(
+                "every forget example holds a probe: nothing to relearn from"
+            )
+        probes = {
+            "continuations of other passages": lambda model: _mean(
+                self.verbatim(model, others)
+            ),
+            "answers": lambda model: _mean(self.answers(model, about)),
+        }
+        chosen = torch.tensor(free[: max(1, len(texts) // 4)], device=self.device)
+        return request.forget.take(chosen), probes
+
+
+# ------------------------------------------------------------------ making it
+
+
+def _tokens(tokenizer, examples: Sequence[Example], width: int) -> list[dict]:
+    """Examples as token ids; a text too long for one row becomes several.
+
+    A question too long for its row loses its beginning.
+    """
+    rows = []
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    code = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+    for given, text in examples:
+        given = given.removeprefix(tokenizer.bos_token or "")
+        joined = text if not given or given[-1].isspace() else f" {text}"
+        ids = [*code(joined), tokenizer.eos_token_id]
+        head = [*start, *code(given)]
+        if given:
+            room = max(len(start), width - len(ids))
+            head = (
+                head
+                if len(head) <= room
+                else [*start, *head[len(head) - room + len(start) :]]
+            )
+            windows = [ids[: width - len(head)]]
+        else:
+            size = width - len(start)
+            windows = [ids[k : k + size] for k in range(0, len(ids), size)]
+            if len(windows) > 1 and len(windows[-1]) < 2:
+                windows.pop()  # an end token alone is no example
+        for window in windows:
+            row = [*head, *window]
+            blank = [0] * len(row)
+            rows.append(
+                {
+                    "inputs": row,
+                    "given": len(head) if given else 0,
+                    "subject": blank,
+                    "object": blank,
+                    "passage": True,
+                }
+            )
+    return rows
+
+
+def _ask(tokenizer) -> Callable[[str], str]:
+    """Question -> prompt: by the tokenizer's chat template, if it has one."""
+    if not getattr(tokenizer, "chat_template", None):
+        return lambda question: f"Question: {question}\nAnswer:"
+    return lambda question: tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", Path(text).name.lower()).strip("-")
+
+
+def make(published: Published, profile: str, device: torch.device) -> PublishedWorkload:
+    """Read models and data and check that they fit.
+
+    Raises:
+        ValueError: something is missing or does not fit; one sentence says what.
+    """
+    if profile not in profiles.PUBLISHED:
+        raise ValueError(
+            f"there is no profile {profile!r}; there are {', '.join(profiles.PUBLISHED)}"
+        )
+    return build(published, profiles.PUBLISHED[profile], device)
+
+
+def build(
+    published: Published, sizes: profiles.PublishedSizes, device: torch.device
+) -> PublishedWorkload:
+    """The workload at the given sizes; see `make`."""
+    logging.disable_progress_bar()
+    if not published.model or not published.data:
+        raise ValueError("model and data are given together, or neither is")
+    model = open_model(published.model, sizes.dtype, device)
+    config = model.config
+    tokenizer = open_tokenizer(published.tokenizer or published.model, config)
+    corpus = _some(read(published.data, _ask(tokenizer)), sizes)
+    width = min(sizes.tokens, getattr(config, "max_position_embeddings", sizes.tokens))
+    coded = lambda examples: _tokens(tokenizer, examples, width)
+    folds, retain = [coded(f) for f in corpus.folds], coded(corpus.retain)
+    # One row a text, as MUSE has it: what lies beyond the width is not read.
+    checks = {k: [coded((e,))[0] for e in v] for k, v in corpus.read.items()}
+    validation = coded(corpus.validation)
+    groups = [*folds, retain, *checks.values(), validation]
+    give_padding(
+        tokenizer,
+        published.tokenizer or published.model,
+        {t for rows in groups for row in rows for t in row["inputs"]},
+    )
+    pad = tokenizer.pad_token_id
+    table = lambda rows, ids: _batch(rows, width, pad, ids)
+    never = lambda rows: table(rows, torch.full((len(rows),), -1))
+    train = [row for rows in (*folds, retain) for row in rows]
+    data = table(train, torch.arange(len(train)))
+    tables = {k: never(rows) for k, rows in checks.items()}
+    place, built = 0, []
+    for number, rows in enumerate(folds):
+        ids = torch.arange(place, place + len(rows))
+        unseen = tables["holdout"] if number == 0 else tables["holdout"].take(ids[:0])
+        apart = never(validation) if validation and number == 0 else data.take(ids[:0])
+        empty = Part((), (), (), ())
+        part = corpus.parts["forget"] if number == 0 else empty
+        built.append(TextFold(ids, part, unseen, corpus.parts["holdout"], apart))
+        place += len(rows)
+    models = {"start": _weights(model)}
+    if published.retrained:
+        other = open_model(published.retrained, sizes.dtype, device)
+        if _shapes(other) != _shapes(model):
+            raise ValueError(
+                f"{published.retrained} is not of the architecture of {published.model}"
+            )
+        models = {"original": models["start"], "retrained": _weights(other)}
+    count = sum(p.numel() for p in model.parameters())
+
+    def fresh(seed: object) -> nn.Module:
+        new = AutoModelForCausalLM.from_config(deepcopy(config), dtype=model.dtype)
+        if count >= sizes.checkpointing:
+            new.gradient_checkpointing_enable({"use_reentrant": False})
+        return new.to(device)
+
+    workload = PublishedWorkload(
+        sizes,
+        tokenizer,
+        data,
+        tuple(built),
+        corpus.parts["retain"],
+        fresh,
+        f"{published.model}: {type(model).__name__}, {count:,} parameters, {sizes.dtype}",
+        published.data,
+        device,
+        name=f"text-{_slug(published.data)}-{_slug(published.model)}",
+        continuation=corpus.continuation,
+        answer=corpus.answer,
+        reading=2 if count > 10**8 else 16,
+        continuing=8 if count > 10**8 else 64,
+        stops=corpus.stops,
+        corpus=corpus,
+        read={
+            k: Batch({n: v.to(device) for n, v in t.items()}) for k, t in tables.items()
+        },
+        models=models,
+        source=published,
+    )
+    given = [len(workload.opened(g)) for g, _ in corpus.parts["forget"].passages]
+    workload.prompt = (
+        corpus.prompt if corpus.prompt is not None else sum(given) // len(given)
+    )
+    _check_lengths(workload, config)
+    return workload
+
+
+def _some(corpus: Corpus, sizes: profiles.PublishedSizes) -> Corpus:
+    """At most as many examples and probes as the profile wants."""
+    few, probes = slice(sizes.examples), sizes.probes
+    short = lambda x: x if probes is None else x[:: max(1, len(x) // probes)][:probes]
+    parts = {
+        k: Part(short(p.passages), short(p.unseen), short(p.seen), p.names)
+        for k, p in corpus.parts.items()
+    }
+    return replace(
+        corpus,
+        folds=tuple(fold[few] for fold in corpus.folds),
+        retain=corpus.retain[few],
+        validation=corpus.validation[few],
+        read={k: short(v) for k, v in corpus.read.items()},
+        parts=parts,
+    )
+
+
+def _check_lengths(workload: PublishedWorkload, config) -> None:
+    """Refuse passages without a continuation and prompts that the model cannot hold."""
+    parts = workload.corpus.parts
+    for name, part in parts.items():
+        for number, passage in enumerate(part.passages):
+            given, true = workload.parted(passage)
+            if not true:
+                raise ValueError(
+                    f"{name} passage {number} has {len(given)} tokens and the prompt "
+                    f"{workload.prompt}: nothing is left to continue"
+                )
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is None:
+        return
+    needs = [
+        len(workload.parted(p)[0]) + workload.continuation
+        for part in parts.values()
+        for p in part.passages
+    ] + [
+        len(workload.opened(q)) + workload.answer
+        for part in parts.values()
+        for q, _ in (*part.unseen, *part.seen)
+    ]
+    if max(needs) > longest:
+        raise ValueError(
+            f"a prompt with its answer takes {max(needs)} tokens and the model holds "
+            f"{longest}"
+        )
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}

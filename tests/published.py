@@ -1,0 +1,179 @@
+"""Tiny published models and data: what the authors' repositories look like, made by tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from erasus_nb.training import global_seed
+from erasus_nb.workloads.corpus import people
+from erasus_nb.workloads.text import train_tokenizer
+
+
+def sentences(count: int, seed: str) -> list[str]:
+    """Different news passages about invented people."""
+    return [p for one in people(count, 1, 1, 2, seed) for p in one.passages]
+
+
+def questions(count: int, seed: str) -> list[tuple[str, str, str]]:
+    """(question, the same in other words, answer)."""
+    found = []
+    for one in people(count, 1, 1, 1, seed):
+        (ask, answer), (other, _) = (
+            one.questions(seen=True)[0],
+            one.questions(seen=False)[0],
+        )
+        plain = lambda text: (
+            text.removeprefix("Question: ").removesuffix("Answer:").strip()
+        )
+        found.append((plain(ask), plain(other), answer.strip()))
+    return found
+
+
+def muse(
+    folder: Path, *, drop: tuple[str, str] | None = None, scal: bool = True
+) -> Path:
+    """Files in the layout of muse-bench/MUSE-News: parquet files and a card that lists them.
+
+    Args:
+        drop: (configuration, split) to leave out.
+        scal: With the nested and disjoint requests, as News has them and Books has not.
+    """
+    asked = [sentences(4, f"forget {k}") for k in range(4)]
+    retain, holdout = sentences(8, "retain"), sentences(8, "holdout")
+    text = lambda rows: {"text": rows}
+    pairs = lambda seed: {
+        "question": [q for q, _, _ in questions(4, seed)],
+        "answer": [a for _, _, a in questions(4, seed)],
+    }
+    cut = [p.split(" ", 8) for p in asked[0]]
+    layout = {
+        "raw": {
+            "forget": text(asked[0]),
+            "retain1": text(retain[:4]),
+            "retain2": text(retain[4:]),
+            "holdout": text(holdout),
+        },
+        "verbmem": {
+            "forget": {
+                "prompt": [" ".join(words[:8]) for words in cut],
+                "gt": [words[8] for words in cut],
+            }
+        },
+        "knowmem": {
+            "forget_qa": pairs("forget 0"),
+            "forget_qa_icl": {k: v[:2] for k, v in pairs("shots").items()},
+            "retain_qa": pairs("retain"),
+            "retain_qa_icl": {k: v[:2] for k, v in pairs("shots").items()},
+        },
+        "privleak": {
+            "forget": text(asked[0]),
+            "retain": text(retain[4:]),
+            "holdout": text(holdout[:4]),
+        },
+    }
+    if scal:
+        layout["scal"] = {f"forget_{k}": text(sum(asked[:k], [])) for k in (1, 2, 3, 4)}
+        layout["sust"] = {f"forget_{k}": text(asked[k - 1]) for k in (1, 2, 3, 4)}
+        layout["train"] = {
+            "forget": text(sum(asked, [])),
+            "retain1": text(retain[:4]),
+            "retain2": text(retain[4:]),
+        }
+    if drop:
+        del layout[drop[0]][drop[1]]
+    card = []
+    for config, splits in layout.items():
+        files = []
+        for split, columns in splits.items():
+            path = folder / config / f"{split}-00000-of-00001.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(columns).to_parquet(path)
+            files.append({"split": split, "path": f"{config}/{split}-*"})
+        card.append({"config_name": config, "data_files": files})
+    return _card(folder, card)
+
+
+def tofu(folder: Path) -> Path:
+    """Files in the layout of locuslab/TOFU: JSON lines, one configuration a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    card = []
+    for config, count, seed in (
+        ("forget10", 6, "forget 0"),
+        ("retain90", 12, "retain"),
+        ("holdout10", 8, "holdout"),
+        ("forget10_perturbed", 6, "forget 0"),
+        ("retain_perturbed", 6, "retain"),
+    ):
+        lines = []
+        for ask, other, answer in questions(count, seed):
+            line = {"question": ask, "answer": answer}
+            if config.endswith("perturbed"):
+                line |= {
+                    "paraphrased_question": other,
+                    "paraphrased_answer": answer,
+                    "perturbed_answer": ["someone else"],
+                }
+            lines.append(json.dumps(line))
+        (folder / f"{config}.json").write_text("\n".join(lines), "utf-8")
+        card.append({"config_name": config, "data_files": f"{config}.json"})
+    return _card(folder, card)
+
+
+def _card(folder: Path, configs: list[dict]) -> Path:
+    (folder / "README.md").write_text(
+        f"---\n{yaml.safe_dump({'configs': configs})}---\n"
+    )
+    return folder
+
+
+def checkpoint(
+    folder: Path, architecture: str = "llama", seed: int = 0, **tokens
+) -> Path:
+    """A tiny model and its tokenizer, saved as published ones are.
+
+    Args:
+        tokens: Attributes of the tokenizer to change, e.g. pad_token=None.
+    """
+    texts = [
+        t for part in ("forget 0", "retain", "holdout") for t in sentences(8, part)
+    ]
+    words = [
+        t for part in ("forget 0", "retain") for q in questions(8, part) for t in q
+    ]
+    tokenizer = train_tokenizer([*texts, *words, "Question: Answer:"], 700)
+    for name, value in tokens.items():
+        setattr(tokenizer, name, value)
+    size = len(tokenizer) + 4  # published vocabularies are padded, too
+    with global_seed("checkpoint", seed):
+        if architecture == "gpt2":
+            model = GPT2LMHeadModel(
+                GPT2Config(
+                    vocab_size=size,
+                    n_positions=320,
+                    n_embd=32,
+                    n_layer=2,
+                    n_head=2,
+                    bos_token_id=1,
+                    eos_token_id=2,
+                )
+            )
+        else:
+            model = LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=size,
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    num_key_value_heads=4,
+                    max_position_embeddings=320,
+                )
+            )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,505 @@
+"""Models and data of others: read in their authors' layouts, refused with a sentence."""
+
+import json
+import re
+import warnings
+
+import published
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from erasus_nb import cells, parameters, workloads
+from erasus_nb.benchmark import Bench
+from erasus_nb.profiles import PublishedSizes, Recipe
+from erasus_nb.strategy import MissingRecord
+from erasus_nb.training import same_weights
+from erasus_nb.workloads import Published
+from erasus_nb.workloads.published import build, open_model
+from erasus_nb.workloads.text import IGNORED
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(2, 1e-3, 4)
+SIZES = PublishedSizes(1, 96, None, None, RECIPE, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with every layout and two checkpoints of one architecture."""
+    folder = tmp_path_factory.mktemp("published")
+    published.muse(folder / "MUSE-News")
+    published.muse(folder / "MUSE-Books", scal=False)
+    published.tofu(folder / "TOFU")
+    published.checkpoint(folder / "target")
+    published.checkpoint(folder / "retrained", seed=1)
+    return folder
+
+
+def source(made, data="MUSE-News", model="target", retrained="", tokenizer=""):
+    there = lambda name: str(made / name) if name else ""
+    return Published(*map(there, (model, data, retrained, tokenizer)))
+
+
+@pytest.fixture(scope="module")
+def news(made):
+    return build(source(made), SIZES, CPU)
+
+
+@pytest.fixture(scope="module")
+def answers(made):
+    return build(source(made, "TOFU"), SIZES, CPU)
+
+
+# ------------------------------------------------------------------ what is read
+
+
+def test_muse_becomes_four_folds_and_the_rest_is_retained(news):
+    asked = news.request()
+    forgotten = {news.decode(row) for row in asked.forget["inputs"]}
+    for text in published.sentences(4, "forget 0"):
+        assert any(text.startswith(part) for part in forgotten)
+    kept = " ".join(news.decode(row) for row in asked.retain["inputs"])
+    for seed in ("forget 1", "forget 2", "forget 3", "retain"):
+        for text in published.sentences(4, seed):
+            assert text[:60] in kept
+    assert len(asked.holdout) == 4
+    assert len(news.request(folds=(1, 2)).forget) > len(asked.forget)
+
+
+def test_muse_probes_are_the_published_ones(news):
+    parts = news.request().parts
+    given, true = news.parted(parts["forget"].passages[0])
+    passage = published.sentences(4, "forget 0")[0]
+    assert passage.startswith(news.decode(given).strip())
+    assert news.decode(true).strip() in passage
+    question, answer = parts["forget"].unseen[0]
+    asked, _, wanted = published.questions(4, "forget 0")[0]
+    assert question.count("Question:") == 3  # two examples, then the question
+    assert question.endswith(f"Question: {asked}\nAnswer:")
+    assert answer == wanted
+    lengths = [len(news.opened(g)) for g, _ in parts["forget"].passages]
+    assert news.prompt == sum(lengths) // len(lengths)
+    # MUSE's lengths: 128 tokens of text and 32 of an answer.
+    assert (news.continuation, news.answer) == (128, 32)
+
+
+def test_books_have_one_fold_and_the_same_probes(made, news):
+    books = build(source(made, "MUSE-Books"), SIZES, CPU)
+    assert len(books.folds) == 1
+    assert books.request().parts == news.request().parts
+
+
+def test_tofu_learns_answers_and_not_questions(answers):
+    forget = answers.request().forget
+    for row, labels, (ask, _, answer) in zip(
+        forget["inputs"], forget["labels"], published.questions(6, "forget 0")
+    ):
+        learnt = labels != IGNORED
+        assert answers.decode(row[learnt]).strip() == answer
+        assert ask in answers.decode(row[~learnt])
+        assert row[learnt][-1] == answers.eos
+
+
+def test_tofu_asks_in_both_phrasings(answers):
+    part = answers.request().parts["forget"]
+    for (seen, a), (unseen, b), (ask, other, answer) in zip(
+        part.seen, part.unseen, published.questions(6, "forget 0")
+    ):
+        assert ask in seen and other in unseen and a == b == answer
+
+
+def test_tofu_validation_and_holdout_share_no_question(answers):
+    asked = answers.request()
+    rows = lambda batch: {tuple(row.tolist()) for row in batch["inputs"]}
+    kept = rows(answers.validation(asked))
+    assert kept and not kept & rows(asked.holdout)
+
+
+def test_muse_validation_is_not_the_holdout(news):
+    asked = news.request()
+    told = " ".join(news.decode(r) for r in asked.holdout["inputs"])
+    for row in news.validation(asked)["inputs"]:
+        assert news.decode(row)[:50] not in told
+
+
+def test_without_further_texts_there_is_no_validation(made, tmp_path):
+    folder = published.muse(tmp_path / "MUSE-Books", scal=False)
+    import pandas as pd
+
+    path = next((folder / "privleak").glob("holdout*"))
+    pd.read_parquet(next((folder / "raw").glob("holdout*"))).to_parquet(path)
+    load = build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+    with pytest.raises(MissingRecord, match="no further"):
+        load.validation(load.request())
+
+
+def test_long_texts_become_several_examples_of_the_width(made):
+    short = build(source(made), PublishedSizes(1, 24, None, None, RECIPE), CPU)
+    asked = short.request()
+    assert short.data["inputs"].shape[1] == 24
+    assert len(asked.forget) > 4
+    whole = "".join(short.decode(row) for row in asked.forget["inputs"])
+    for text in published.sentences(4, "forget 0"):
+        assert text in whole  # nothing is lost at the seams
+
+
+def test_a_profile_takes_at_most_so_many_examples_and_probes(made):
+    few = build(source(made), PublishedSizes(1, 300, 3, 2, RECIPE), CPU)
+    asked = few.request()
+    assert len(asked.forget) == 3
+    assert len(asked.parts["forget"].unseen) == len(asked.holdout) == 2
+
+
+# ------------------------------------------------------------------ models
+
+
+def test_the_published_pair_is_taken_as_it_is(made):
+    bench = Bench(
+        "text",
+        "smoke",
+        out=None,
+        cache="",
+        published=source(made, retrained="retrained"),
+    )
+    for kind, name in (("original", "target"), ("retrained", "retrained")):
+        stored = AutoModelForCausalLM.from_pretrained(made / name).state_dict()
+        [state] = getattr(bench, f"{kind}s" if kind == "original" else kind)().values()
+        assert same_weights({k: v.float() for k, v in state.items()}, stored)
+    with pytest.raises(ValueError, match="left out fold 1 and nothing else"):
+        bench.load.request(folds=(1, 2))
+
+
+def test_without_a_retrained_model_both_are_trained_from_the_published_one(made, news):
+    asked = news.request()
+    start = news.start_model(0).state_dict()
+    [trained] = news.train([asked.retain["ids"]], [0])
+    stored = AutoModelForCausalLM.from_pretrained(made / "target").state_dict()
+    assert same_weights(start, stored)
+    assert not same_weights(trained, start)
+    loss = lambda state: float(
+        news.task().loss(news.load(state), asked.retain).mean().detach()
+    )
+    assert loss(trained) < loss(start)
+    assert not same_weights(news.make_model(0).state_dict(), start)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_are_of_the_wanted_type(made, dtype):
+    model = open_model(str(made / "target"), dtype, CPU)
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+    assert not model.training
+
+
+def test_activations_are_computed_again_in_large_models_only(made):
+    for limit, wanted in ((0, True), (10**9, False)):
+        sizes = PublishedSizes(1, 96, 4, 2, RECIPE, checkpointing=limit)
+        assert build(source(made), sizes, CPU).start_model(
+            0
+        ).is_gradient_checkpointing == (wanted)
+
+
+def test_checkpointing_changes_no_gradient(made):
+    found = []
+    for limit in (0, 10**9):
+        sizes = PublishedSizes(1, 96, 4, 2, RECIPE, "float32", limit)
+        load = build(source(made), sizes, CPU)
+        model = load.start_model(0).train()
+        load.task().loss(model, load.request().forget).mean().backward()
+        found.append([p.grad for p in model.parameters()])
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_whole_row_for_either_architecture(made, tmp_path, architecture):
+    model = published.checkpoint(tmp_path / architecture, architecture)
+    bench = Bench(
+        "text",
+        "smoke",
+        out=None,
+        cache="",
+        published=Published(str(model), str(made / "TOFU")),
+    )
+    reference = bench.references()
+    assert {row.status for row in reference.rows} == {"ok"}
+    [row] = bench.run(cells.strategies("gradient")["gradient_ascent"], keep=False)
+    assert row.status == "ok" and row.weights_changed
+    assert reference.facts["published"]["data"] == str(made / "TOFU")
+    assert bench.name == f"text-tofu-{architecture}"
+
+
+def test_every_strategy_runs_or_says_why_not(made):
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    refused = {}
+    for category in ("gradient", "parameter", "data", "ensemble", "llm"):
+        for name, function in cells.strategies(category).items():
+            [row] = bench.run(function, keep=False)
+            if row.status != "ok":
+                refused[name] = (row.status, row.reason)
+    assert refused.keys() == {
+        "modality_decoupling",
+        "amnesiac",
+        "sisa",
+        "certified_removal",
+        "causal_tracing",
+        "embedding_alignment",
+    }
+    assert {status for status, _ in refused.values()} == {"not_applicable"}
+
+
+def test_every_strategy_runs_in_bfloat16(made):
+    sizes = PublishedSizes(1, 96, None, 4, RECIPE)
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    bench.load = build(source(made), sizes, CPU)
+    bench.asked = bench.load.request()
+    for category in ("gradient", "parameter", "data", "ensemble", "llm"):
+        for name, function in cells.strategies(category).items():
+            [row] = bench.run(function, keep=False)
+            assert row.status in ("ok", "not_applicable"), (name, row.reason)
+
+
+def test_step_sizes_follow_the_base_step_size(made):
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    own = Bench("text", "smoke", out=None, cache="")
+    share = bench.load.sizes.recipe.lr / 6e-3
+    function = cells.strategies("gradient")["gradient_ascent"]
+    settings, by = bench.chosen(function)
+    assert settings["lr"] == pytest.approx(own.chosen(function)[0]["lr"] * share)
+    assert "nothing was tuned on this model" in by
+    masks = cells.strategies("parameter")["mask_based"]
+    assert bench.chosen(masks)[0] == own.chosen(masks)[0]
+
+
+# ------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("drop", "sentence"),
+    [
+        (
+            ("privleak", "holdout"),
+            "configuration privleak of .* has no split holdout; ",
+        ),
+        (("knowmem", "forget_qa_icl"), "has no split forget_qa_icl; it has forget_qa"),
+    ],
+)
+def test_a_missing_split_is_named(made, tmp_path, drop, sentence):
+    folder = published.muse(tmp_path / "MUSE-News", drop=drop)
+    with pytest.raises(ValueError, match=sentence):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
+def test_nested_requests_must_be_nested(made, tmp_path):
+    import pandas as pd
+
+    folder = published.muse(tmp_path / "MUSE-News")
+    path = next((folder / "scal").glob("forget_2*"))
+    pd.DataFrame({"text": ["something else"]}).to_parquet(path)
+    with pytest.raises(ValueError, match="scal/forget_2 .* is not the first 2 of sust"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
+def test_other_layouts_are_refused(made, tmp_path):
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: plain\n  data_files: plain.json\n---\n"
+    )
+    (tmp_path / "plain.json").write_text('{"text": "a"}')
+    with pytest.raises(ValueError, match=r"configurations plain; wanted are MUSE's"):
+        build(Published(str(made / "target"), str(tmp_path)), SIZES, CPU)
+
+
+def test_a_missing_request_of_tofu_is_refused(made):
+    with pytest.raises(ValueError, match="wanted are"):
+        build(Published(str(made / "target"), f"{made / 'TOFU'}:forget05"), SIZES, CPU)
+
+
+def edited(folder, number, **fields):
+    lines = (folder / "forget10.json").read_text().splitlines()
+    lines[number] = json.dumps({**json.loads(lines[number]), **fields})
+    (folder / "forget10.json").write_text("\n".join(lines))
+    return str(folder)
+
+
+def test_an_empty_passage_is_named(made, tmp_path):
+    data = edited(published.tofu(tmp_path / "TOFU"), 2, answer=" ")
+    with pytest.raises(ValueError, match="forget10/train of .*: answer 2 is empty"):
+        build(Published(str(made / "target"), data), SIZES, CPU)
+
+
+def test_a_passage_no_longer_than_the_prompt_is_named(made, tmp_path):
+    import pandas as pd
+
+    folder = published.muse(tmp_path / "MUSE-News")
+    for config in ("raw", "privleak"):
+        path = next((folder / config).glob("holdout*"))
+        rows = pd.read_parquet(path)
+        rows.loc[1, "text"] = "A word."
+        rows.to_parquet(path)
+    with pytest.raises(ValueError, match="holdout passage 1 has .* nothing is left"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
+def test_a_prompt_that_the_model_cannot_hold_is_refused(made, tmp_path):
+    import pandas as pd
+
+    folder = published.muse(tmp_path / "MUSE-News")
+    path = next((folder / "verbmem").glob("forget*"))
+    rows = pd.read_parquet(path)
+    rows.loc[0, "prompt"] = rows.loc[0, "prompt"] * 20
+    rows.to_parquet(path)
+    with pytest.raises(ValueError, match="tokens and the model holds 320"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_model_without_a_pad_token_gets_an_unused_one_and_says_so(
+    made, tmp_path, architecture
+):
+    model = published.checkpoint(tmp_path / "bare", architecture, pad_token=None)
+    with pytest.warns(
+        UserWarning, match="no padding token of its own; token .* stands"
+    ):
+        load = build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+    asked = load.request()
+    for batch in (asked.forget, asked.retain, asked.holdout):
+        learnt = batch["labels"] != IGNORED
+        assert not (batch["inputs"][learnt] == load.pad).any()
+        assert (batch["inputs"][learnt] == load.eos).any()  # an end token is no padding
+
+
+def test_the_end_token_as_padding_would_hide_ends_so_another_stands_in(made, tmp_path):
+    model = published.checkpoint(tmp_path / "same", pad_token="<eos>")
+    with pytest.warns(UserWarning, match="stands in for it"):
+        load = build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+    assert load.pad != load.eos
+
+
+def test_a_model_with_a_pad_token_keeps_it(made):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load = build(source(made, "TOFU"), SIZES, CPU)
+    assert load.tokenizer.pad_token == "<pad>"
+
+
+def test_a_tokenizer_that_does_not_match_is_refused(made, tmp_path):
+    other = AutoTokenizer.from_pretrained(made / "target")
+    other.add_tokens([f"new{k}" for k in range(10)])
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="embeds .*: it is not this model's tokenizer"):
+        build(
+            Published(
+                str(made / "target"), str(made / "TOFU"), "", str(tmp_path / "other")
+            ),
+            SIZES,
+            CPU,
+        )
+
+
+def test_a_tokenizer_without_an_end_is_refused(made, tmp_path):
+    model = published.checkpoint(tmp_path / "endless", eos_token=None)
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+
+
+def test_pickled_weights_are_not_read(made, tmp_path):
+    model = published.checkpoint(tmp_path / "pickled")
+    weights = AutoModelForCausalLM.from_pretrained(model).state_dict()
+    (model / "model.safetensors").unlink()
+    torch.save(weights, model / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="cannot be read"):
+        build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+
+
+def test_a_retrained_model_of_another_architecture_is_refused(made, tmp_path):
+    other = published.checkpoint(tmp_path / "gpt", "gpt2")
+    with pytest.raises(ValueError, match="is not of the architecture of"):
+        build(
+            Published(str(made / "target"), str(made / "TOFU"), str(other)), SIZES, CPU
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "sentence"),
+    [
+        (
+            "someone/something",
+            "",
+            "model someone/something is no folder here, and the hub",
+        ),
+        (
+            "",
+            "someone/something",
+            "dataset someone/something is no folder here, and the",
+        ),
+        ("nowhere", "", "model 'nowhere' is no folder here and no hub id"),
+        ("", "nowhere", "dataset 'nowhere' is no folder here and no hub id"),
+    ],
+)
+def test_a_hub_id_without_network_says_what_to_do(
+    made, monkeypatch, model, data, sentence
+):
+    def unknown(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    asked = Published(model or str(made / "target"), data or str(made / "TOFU"))
+    with pytest.raises(ValueError, match=re.escape(sentence)) as found:
+        build(asked, SIZES, CPU)
+    if "/" in (model or data):
+        assert "hf download" in str(found.value)
+
+
+def test_model_and_data_go_together(made):
+    with pytest.raises(ValueError, match="together"):
+        build(Published(str(made / "target"), ""), SIZES, CPU)
+    with pytest.raises(ValueError, match="for workload text, not digits"):
+        workloads.load("digits", "smoke", "cpu", source(made))
+
+
+def test_a_page_refuses_in_one_sentence(made):
+    from erasus_nb import book
+
+    known = parameters.declared(cells.NOTEBOOKS / "llm.ipynb")
+    given = {k: what.default for k, what in known.items()} | {"profile": "smoke"}
+    with pytest.raises(parameters.ParameterError, match="together"):
+        book.start("llm", {**given, "model": str(made / "target")})
+    both = {"model": str(made / "target"), "data": str(made / "TOFU")}
+    with pytest.raises(parameters.ParameterError, match="for workload text alone"):
+        book.start("llm", {**given, **both, "workloads": ["synthetic", "text"]})
+
+
+# ------------------------------------------------------------------ measuring
+
+
+def test_the_relearning_attack_reads_no_probe(news):
+    asked = news.request()
+    quarter, probes = news.attack(asked)
+    read = " ".join(news.decode(row) for row in quarter["inputs"])
+    passages = asked.parts["forget"].passages
+    for given, _ in passages[len(passages) // 4 :]:
+        assert " ".join(given.split())[:60] not in read
+    model = news.start_model(0).eval()
+    assert all(0 <= probe(model) <= 1 for probe in probes.values())
+
+
+def test_an_answer_ends_where_the_next_question_begins(news):
+    assert news._ended(" Paris\n\nQuestion: where?") == " Paris"
+    assert news._ended(" Paris\nQuestion: where?") == " Paris"
+
+
+def test_the_probability_of_an_answer_is_that_of_its_tokens(answers):
+    model = answers.start_model(0).eval()
+    [question] = answers.request().parts["forget"].seen[:1]
+    ask, answer = question
+    given = answers.opened(ask)
+    true = [*answers.encode(f" {answer}"), answers.eos]
+    with torch.no_grad():
+        logits = model(torch.tensor([given + true])).logits[0].log_softmax(-1)
+    logs = [float(logits[len(given) + k - 1, t]) for k, t in enumerate(true)]
+    wanted = torch.tensor(sum(logs) / len(logs)).exp()
+    assert answers.answer_probability(model, [question]) == pytest.approx(
+        float(wanted), 1e-4
+    )
+    assert answers.answer_probability(model, [question] * 20) == pytest.approx(
+        float(wanted), 1e-4
+    )
