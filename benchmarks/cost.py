@@ -1,11 +1,13 @@
 """What the book costs: prints a table of measured figures beside their targets.
 
-    python benchmarks/cost.py [board] [text] [loop] [site]
+    python benchmarks/cost.py [board] [text] [loop] [site] [gpu]
 
 `board` runs every strategy and control, originals and retrained included, in a fresh process
 with an empty cache, and reports processor seconds and peak memory. `text` does so for one seed of the language model. `loop` compares strategies
 with a bare tensor loop that makes the same updates, alternating the two in one process. `site`
-times a build of the site from published rows. Nothing here is a test: machines are noisy.
+times a build of the site from published rows. `gpu` runs an unlearning step of a Llama with more
+than a hundred million parameters, in bfloat16, beside the same step in a bare torch loop, and needs
+a GPU. Nothing here is a test: machines are noisy.
 """
 
 from __future__ import annotations
@@ -195,6 +197,79 @@ def loop(repeats: int = 30) -> None:
         )
 
 
+def gpu(layers: int = 20, width: int = 768, repeats: int = 5) -> None:
+    """Tokens per second of an unlearning step of a large Llama, against a bare loop."""
+    import torch
+    import torch.nn.functional as F
+
+    from erasus_nb import cells
+    from erasus_nb.profiles import Recipe, TextSizes
+    from erasus_nb.strategy import Split
+    from erasus_nb.training import clone, generator
+    from erasus_nb.workloads import text as language
+
+    if not torch.cuda.is_available():
+        print("gpu: no GPU here, nothing was measured")
+        return
+    device, size, epochs = torch.device("cuda"), 32, 4
+    sizes = TextSizes(
+        1, 32, 32, 32, 2, 4, 2, 2048, layers, width, 12, Recipe(1, 1e-4, size)
+    )
+    load = language.make(sizes, device)
+    model = load.make_model(0).to(torch.bfloat16)
+    asked, task = load.request(), load.task()
+    ascent = cells.strategies("gradient")["gradient_ascent"]
+    parameters = sum(p.numel() for p in model.parameters())
+    tokens = asked.forget["inputs"].numel() * epochs
+
+    def strategy():
+        settings = {"optimizer": "adam", "lr": 1e-6, "epochs": epochs}
+        parts = Split("forget", asked.forget), Split("retain", asked.retain)
+        ascent(model, *parts, task, seed=0, batch_size=size, **settings)
+
+    def bare():
+        student, draw = clone(model), generator("forget order", 0)
+        step = torch.optim.Adam(student.parameters(), 1e-6, fused=True)
+        inputs, labels = asked.forget["inputs"], asked.forget["labels"]
+        for _ in range(epochs):
+            order = torch.randperm(len(inputs), generator=draw).to(device)
+            for rows in order.split(size):
+                logits = student(input_ids=inputs[rows], use_cache=False).logits
+                targets = labels[rows][:, 1:]
+                losses = F.cross_entropy(
+                    logits[:, :-1].float().transpose(1, 2), targets, reduction="none"
+                )
+                count = (targets != language.IGNORED).sum(-1)
+                step.zero_grad(set_to_none=True)
+                (-(losses.sum(-1) / count).mean()).backward()
+                step.step()
+
+    def seconds(function) -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    seconds(strategy), seconds(bare)  # the first calls choose kernels
+    times = {name: [] for name in ("strategy", "bare")}
+    for _ in range(repeats):
+        times["strategy"].append(seconds(strategy))
+        times["bare"].append(seconds(bare))
+    ours, theirs = (tokens / statistics.median(times[k]) for k in times)
+    side = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    product = statistics.median(seconds(lambda: side @ side) for _ in range(20))
+    rate = 2 * 8192**3 / product
+    share = ours / theirs
+    print(
+        f"gpu: Llama, {parameters:,} parameters, bfloat16: {ours:,.0f} tokens/s, a share of "
+        f"{share:.2f} of a bare loop's (target 0.90): "
+        f"{'met' if share >= 0.9 else 'missed'}; 6 x parameters x tokens is "
+        f"{6 * parameters * ours / rate:.2f} of the device's matrix rate "
+        f"({rate / 1e12:.0f} TFLOP/s)"
+    )
+
+
 def site() -> None:
     """Build the site of a fresh clone, nothing run, from the published rows."""
     with tempfile.TemporaryDirectory() as folder:
@@ -225,7 +300,7 @@ def site() -> None:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or ["board", "text", "loop", "site"]
+    asked = sys.argv[1:] or ["board", "text", "loop", "site", "gpu"]
     if "loop" in asked:
         loop()
     if "board" in asked:
@@ -235,3 +310,5 @@ if __name__ == "__main__":
         text()
     if "site" in asked:
         site()
+    if "gpu" in asked:
+        gpu()

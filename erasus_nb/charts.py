@@ -1107,7 +1107,7 @@ def course(
         if lost
         else "Probability of the true answer, on its way from original towards retrained"
     )
-    strokes = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+    strokes = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
     with matplotlib.rc_context(_RC):
         right = 0.25 + max(_inches(_clean(name)) for name in (*curves, *levels))
         figure, panels, _ = _canvas(title, 2.6, 0.62, right=right, panels=2, above=0.34)
@@ -1119,7 +1119,7 @@ def course(
                 axes.axhline(both[place - 1], color="#000000", ls=stroke, lw=1.2)
                 ends[name] = both[place - 1]
             for number, (name, points) in enumerate(curves.items()):
-                mark = PALETTE.get(categories.get(name, ""), YOURS)
+                mark = PALETTE.get(categories.get(name, ""), CONTROL)
                 passed, values = zip(*((p[0], p[place]) for p in points))
                 stroke = strokes[number % len(strokes)]
                 axes.plot(passed, values, color=mark.colour, ls=stroke, lw=1.5)

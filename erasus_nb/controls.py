@@ -149,6 +149,20 @@ def simnpo(
     return _against(away, model, forget, retain, task, lr, epochs, ("simnpo", seed))
 
 
+@strategy(
+    category="Baseline", cite="maini2024tofu", reads=("forget", "retain"), on=("text",)
+)
+def grad_diff(
+    model, forget: Split, retain: Split, task, *, lr=1e-3, epochs=3, seed=0
+) -> Unlearned:
+    """Ascent on the forget set with descent on the retain set, at equal weight (GradDiff).
+
+    Source: Maini et al. (2024), arXiv 2401.06121, section 3.3; MUSE's GA + GDR.
+    """
+    away = lambda student, batch: -task.loss(student, batch).mean()
+    return _against(away, model, forget, retain, task, lr, epochs, ("grad_diff", seed))
+
+
 def _against(away, model, forget, retain, task, lr, epochs, key) -> Unlearned:
     """Every forget batch, with its loss `away`, beside one retain batch with its own."""
     student, draw, size = clone(model), generator(*key), task.recipe.batch_size
@@ -177,7 +191,7 @@ CONTROLS = (
 )
 
 #: Methods that every reader of a language-model board looks for; not among the 29.
-BASELINES = (npo, simnpo)
+BASELINES = (grad_diff, npo, simnpo)
 
 
 def on(workload: str) -> list:

@@ -401,6 +401,43 @@ def test_what_is_not_there_is_refused_by_name(crowded):
         charts.relearning({"original": CURVES["original"]}, "accuracy")
 
 
+# ------------------------------------------------------------------------ language models
+
+LEVELS = {"original": (0.9, 0.9), "retrained": (0.1, 0.9)}
+
+
+def test_a_course_says_who_loses_what_should_stay():
+    curves = {
+        "breaker": [(0.0, 0.9, 0.9), (0.1, 0.2, 0.3)],
+        "careful": [(0.0, 0.9, 0.9), (0.2, 0.2, 0.85)],
+    }
+    chart = charts.course(curves, LEVELS, {"careful": "LLM"})
+    assert "breaker loses retained answers" in chart.title
+    assert "careful" not in chart.title
+    assert "careful: forget 0.90 to 0.20, retain 0.90 to 0.85" in chart.alt
+    left, right = chart.figure.axes
+    drawn = {tuple(line.get_ydata()) for line in left.lines}
+    assert {(0.9, 0.2)} <= drawn
+    assert (0.9, 0.85) in {tuple(line.get_ydata()) for line in right.lines}
+
+
+def test_leaks_count_both_sides(crowded):
+    from erasus_nb import metrics
+
+    chart = charts.leaks(crowded)
+    level = crowded["retrained"].metrics["C3"].mean
+    found = [
+        metrics.privleak(s.metrics["C3"].mean, level)
+        for s in crowded.of("strategy")
+        if s.metrics
+    ]
+    under, over = sum(x < -10 for x in found), sum(x > 10 for x in found)
+    assert chart.title.startswith(f"Of {len(found)} strategies, {under} leave")
+    assert f"{over} make it stranger" in chart.title
+    names = [t.get_text() for t in chart.figure.axes[0].get_yticklabels()]
+    assert any("original" in name for name in names)
+
+
 # ------------------------------------------------------------------------ the palette
 
 

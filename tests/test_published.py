@@ -343,9 +343,9 @@ def test_a_prompt_that_the_model_cannot_hold_is_refused(made, tmp_path):
     import pandas as pd
 
     folder = published.muse(tmp_path / "MUSE-News")
-    path = next((folder / "verbmem").glob("forget*"))
+    path = next((folder / "knowmem").glob("forget_qa-*"))
     rows = pd.read_parquet(path)
-    rows.loc[0, "prompt"] = rows.loc[0, "prompt"] * 20
+    rows.loc[0, "question"] = rows.loc[0, "question"] * 60
     rows.to_parquet(path)
     with pytest.raises(ValueError, match="tokens and the model holds 320"):
         build(Published(str(made / "target"), str(folder)), SIZES, CPU)
