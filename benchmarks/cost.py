@@ -197,8 +197,17 @@ def loop(repeats: int = 30) -> None:
         )
 
 
-def gpu(layers: int = 20, width: int = 768, repeats: int = 5) -> None:
-    """Tokens per second of an unlearning step of a large Llama, against a bare loop."""
+def gpu(
+    device: str = "cuda",
+    layers: int = 20,
+    width: int = 768,
+    repeats: int = 5,
+    side: int = 8192,
+) -> None:
+    """Tokens per second of an unlearning step of a large Llama, against a bare loop.
+
+    The other arguments than the defaults are for trying the script itself on a CPU.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -208,14 +217,15 @@ def gpu(layers: int = 20, width: int = 768, repeats: int = 5) -> None:
     from erasus_nb.training import clone, generator
     from erasus_nb.workloads import text as language
 
-    if not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         print("gpu: no GPU here, nothing was measured")
         return
-    device, size, epochs = torch.device("cuda"), 32, 4
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    size, epochs = 32, 4
     sizes = TextSizes(
         1, 32, 32, 32, 2, 4, 2, 2048, layers, width, 12, Recipe(1, 1e-4, size)
     )
-    load = language.make(sizes, device)
+    load = language.make(sizes, torch.device(device))
     model = load.make_model(0).to(torch.bfloat16)
     asked, task = load.request(), load.task()
     ascent = cells.strategies("gradient")["gradient_ascent"]
@@ -245,10 +255,10 @@ def gpu(layers: int = 20, width: int = 768, repeats: int = 5) -> None:
                 step.step()
 
     def seconds(function) -> float:
-        torch.cuda.synchronize()
+        wait()
         start = time.perf_counter()
         function()
-        torch.cuda.synchronize()
+        wait()
         return time.perf_counter() - start
 
     seconds(strategy), seconds(bare)  # the first calls choose kernels
@@ -257,9 +267,9 @@ def gpu(layers: int = 20, width: int = 768, repeats: int = 5) -> None:
         times["strategy"].append(seconds(strategy))
         times["bare"].append(seconds(bare))
     ours, theirs = (tokens / statistics.median(times[k]) for k in times)
-    side = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    product = statistics.median(seconds(lambda: side @ side) for _ in range(20))
-    rate = 2 * 8192**3 / product
+    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    product = statistics.median(seconds(lambda: matrix @ matrix) for _ in range(20))
+    rate = 2 * side**3 / product
     share = ours / theirs
     print(
         f"gpu: Llama, {parameters:,} parameters, bfloat16: {ours:,.0f} tokens/s, a share of "
