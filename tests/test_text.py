@@ -405,6 +405,35 @@ def test_npo_starts_at_the_slope_of_ascent_and_stops_where_nothing_is_left():
     assert up.keys() == set(names)
 
 
+def test_grad_diff_lowers_one_set_and_holds_the_other():
+    where = setting("text")
+    task, retain = where.task(), where.retain_batch
+    loss = lambda model, batch: float(task.loss(model, batch).mean().detach())
+    before = loss(where.original, where.forget_batch)
+    both = where.run(controls.grad_diff, epochs=10).model.eval()
+    assert loss(both, where.forget_batch) > before + 1
+    # The planted stub: ascent alone, with as many steps, loses what it does not look at.
+    alone = where.run(controls.ascent_to_destruction, share=0.1).model.eval()
+    assert loss(both, retain) < loss(alone, retain)
+
+
+def test_a_look_at_the_model_changes_nothing_and_comes_at_rising_passes(tmp_path):
+    bench = Bench("text", "smoke", (0,), cache=tmp_path, out=None)
+    seen = []
+
+    def look(model, passes):
+        part = bench.asked.parts["forget"]
+        seen.append((passes, bench.load.answer_probability(model, part.unseen)))
+
+    full = bench.full_settings(controls.npo)
+    plain = bench.unlearn(controls.npo, 0, full)[0].model.state_dict()
+    looked = bench.unlearn(controls.npo, 0, full, look=look)[0].model.state_dict()
+    assert same_weights(plain, looked)
+    passes = [p for p, _ in seen]
+    assert passes == sorted(passes) and passes[0] < passes[-1]
+    assert all(0 < chance < 1 for _, chance in seen)
+
+
 def test_amnesiac_takes_back_the_tied_weights_too():
     load = small_text()
     recipe = Recipe(1, 1e-3, 16)

@@ -226,5 +226,64 @@ def test_the_trace_points_at_the_layer_that_can_still_be_read():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="sequential, exact or memit, not 'all'"):
         setting("text").run(page.causal_tracing, multi="all")
-    with pytest.raises(NotApplicable, match="no transformer decoder"):
-        setting().run(page.causal_tracing)
+
+
+# ------------------------------------------------------------------ without tokens
+
+
+@pytest.mark.parametrize("multi", ["exact", "memit", "sequential"])
+def test_the_edit_keeps_the_contract_on_the_analogue(multi):
+    battery(page.causal_tracing, random=False, settings={"multi": multi, "v_steps": 5})
+
+
+def test_an_exact_edit_of_examples_says_what_was_searched_for():
+    where = setting()
+    task, model = where.task(), where.model().eval()
+    few = where.forget_batch.take(torch.arange(5))
+    keys, values = page.through(model, task, few, "hidden2")
+    known = page.through(model, task, where.retain_batch, "hidden2")[0].double()
+    moment = known.T @ known / len(known) + 1e-3 * torch.eye(64)
+    wanted = (values + torch.randn(values.shape, generator=generator("v"))).double()
+    student = clone(model)
+    page.edited(student, task, "hidden2", keys.double(), wanted, moment, "exact", 1.0)
+    said = page.through(student, task, few, "hidden2")[1]
+    assert torch.allclose(said.double(), wanted, atol=1e-3)
+    # Rare keys move more than common ones do: that is what C is for.
+    moved = lambda batch: (
+        page.through(student, task, batch, "hidden2")[1]
+        - page.through(model, task, batch, "hidden2")[1]
+    ).norm(dim=-1)
+    assert moved(where.retain_batch).mean() < moved(few).mean()
+
+
+def labels_become_unlikely(function) -> bool:
+    """Whether forgotten labels go, and retained ones stay, with constraints weighed."""
+    where = setting()
+    task, model = where.task(), where.model().eval()
+    chance = lambda m, b: float((-task.loss(m, b)).exp().mean().detach())
+    after = where.run(function, multi="memit", weight=100.0).model.eval()
+    gone = chance(after, where.forget_batch) < 0.3 * chance(model, where.forget_batch)
+    return gone and chance(after, where.retain_batch) > 0.5
+
+
+def test_edited_examples_lose_their_label_and_others_do_not():
+    assert labels_become_unlikely(page.causal_tracing)
+
+
+def test_an_edit_of_the_mean_value_alone_is_caught():
+    """The planted stub: it subtracts the forget set's mean value, whatever the key."""
+
+    @strategy(category="LLM", cite="", reads=("forget", "retain"), on=("synthetic",))
+    def stub(model, forget, retain, task, *, multi, weight, seed=0):
+        student = clone(model)
+        said = page.through(student.eval(), task, forget.all(), "hidden2")[1]
+        with torch.no_grad():
+            student.hidden2.bias -= said.mean(0)
+        return Unlearned(student)
+
+    assert not labels_become_unlikely(stub)
+
+
+def test_a_convolution_has_no_such_matrix():
+    with pytest.raises(NotApplicable, match="convolution"):
+        setting("digits").run(page.causal_tracing)
