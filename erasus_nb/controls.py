@@ -153,7 +153,7 @@ def simnpo(
     category="Baseline", cite="maini2024tofu", reads=("forget", "retain"), on=("text",)
 )
 def grad_diff(
-    model, forget: Split, retain: Split, task, *, lr=1e-3, epochs=3, seed=0
+    model, forget: Split, retain: Split, task, *, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
     """Ascent on the forget set with descent on the retain set, at equal weight (GradDiff).
 
