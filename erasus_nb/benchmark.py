@@ -13,7 +13,7 @@ import subprocess
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -133,6 +133,29 @@ def _names(code: types.CodeType) -> set[str]:
 # ------------------------------------------------------------------ cache
 
 
+def shared(items: Iterable[Any], lock: Callable[[Any], FileLock]) -> Iterator[Any]:
+    """Every item, each while its lock is held; those that another process holds come last.
+
+    So that processes that want the same things done share them out. An item may have been
+    done by another process by the time it comes: the caller looks.
+    """
+    taken = []
+    for item in items:
+        held = lock(item)
+        try:
+            held.acquire(blocking=False)
+        except Timeout:
+            taken.append(item)
+            continue
+        try:
+            yield item
+        finally:
+            held.release()
+    for item in taken:
+        with lock(item):
+            yield item
+
+
 class Cache:
     """Tensors by key: in memory, and as safetensors files where the folder can be written.
 
@@ -160,26 +183,39 @@ class Cache:
         """The tensors of one key, made if they are not there."""
         return self.many([key], lambda missing: [make()])[0]
 
+    def each(
+        self, keys: Sequence[str], make: Callable[[int], dict[str, Tensor]]
+    ) -> list[dict[str, Tensor]]:
+        """The tensors of several keys, made one by one and shared out between processes.
+
+        Args:
+            make: Position of a missing key -> its tensors.
+        """
+        places = range(len(keys))
+        if self.folder is not None:
+            places = shared(places, lambda place: self._lock([keys[place]]))
+        for place in places:
+            self._fetch([keys[place]], lambda _, place=place: [make(place)])
+        return [self._memory[key] for key in keys]
+
     def many(
         self, keys: Sequence[str], make: Callable[[list[int]], list[dict[str, Tensor]]]
     ) -> list[dict[str, Tensor]]:
         """The tensors of several keys; `make` gets the positions of the missing ones."""
-        if all(key in self._memory for key in keys):
-            return [self._memory[key] for key in keys]
-        if self.folder is None:
-            self._fill(keys, make)
-        else:
-            with FileLock(self.folder / f"{digest(list(keys))}.lock"):
-                for key in keys:
-                    if (
-                        key not in self._memory
-                        and (found := self._read(key)) is not None
-                    ):
-                        self._memory[key] = found
-                self._fill(keys, make)
+        if any(key not in self._memory for key in keys):
+            with nullcontext() if self.folder is None else self._lock(keys):
+                self._fetch(keys, make)
         return [self._memory[key] for key in keys]
 
-    def _fill(self, keys, make) -> None:
+    def _lock(self, keys: Sequence[str]) -> FileLock:
+        return FileLock(self.folder / f"{digest(list(keys))}.lock")
+
+    def _fetch(self, keys, make) -> None:
+        """Read what is on disk, make and write the rest; whoever calls holds the lock."""
+        for key in keys:
+            if self.folder is not None and key not in self._memory:
+                if (found := self._read(key)) is not None:
+                    self._memory[key] = found
         missing = [i for i, key in enumerate(keys) if key not in self._memory]
         if missing:
             for i, made in zip(missing, make(missing), strict=True):
@@ -314,12 +350,13 @@ class Bench:
             self._states[kind] = dict.fromkeys(self.seeds, self.load.fixed(kind))
             return self._states[kind]
         keys = [self._key(kind, ids.tolist(), seed) for seed in self.seeds]
-        states = self.store.many(
-            keys,
-            lambda missing: self.load.train(
-                [ids] * len(missing), [self.seeds[i] for i in missing]
-            ),
+        train = lambda places: self.load.train(
+            [ids] * len(places), [self.seeds[i] for i in places]
         )
+        if self.load.stacked:
+            states = self.store.many(keys, train)
+        else:
+            states = self.store.each(keys, lambda place: train([place])[0])
         self._states[kind] = dict(zip(self.seeds, states))
         return self._states[kind]
 
@@ -381,44 +418,37 @@ class Bench:
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
-        Of processes that write the same document, one measures and the others wait.
+        Processes that write the same document share the seeds out.
         """
         writer = self._writer("reference")
-        with writer.alone():
-            return self._references(writer)
-
-    def _references(self, writer: _Writer) -> records.Document:
+        seeds = self.seeds
+        if writer.path is not None:
+            seeds = shared(seeds, writer.turn)
+        for seed in seeds:
+            writer.look()
+            self._reference(writer, "original", seed, self.originals()[seed])
+            self._reference(writer, "retrained", seed, self.retrained()[seed])
+            for control in controls.on(self.workload):
+                fixed = self._scaled(control, {}), "fixed fractions of the base recipe"
+                self._row(writer, control, "control", *fixed, seed)
         writer.look()
-        for kind, states in (
-            ("original", self.originals()),
-            ("retrained", self.retrained()),
-        ):
-            for seed, state in states.items():
-                asked = (kind, seed, self.request, self.folds)
-                key = self._key("row", *asked, code=_ROW_CODE)
-                if not writer.has(kind, seed, key, self.seeds):
-                    model = self.load.load(state)
-                    row = _unfinished(
-                        strategy=kind,
-                        kind=kind,
-                        category="Reference",
-                        seed=seed,
-                        key=key,
-                    )
-                    seconds = self.retrain_seconds if kind == "retrained" else 0.0
-                    passes = self.retrain_passes if kind == "retrained" else 0
-                    cost = self._cost(seconds, passes)
-                    writer.add(
-                        self._measured(
-                            row, model, state if kind == "original" else None, cost
-                        )
-                    )
-        for control in controls.on(self.workload):
-            fixed = self._scaled(control, {}), "fixed fractions of the base recipe"
-            self._rows(writer, control, "control", *fixed)
         writer.document.gates = self._gates(writer.document)
         writer.flush()
         return writer.document
+
+    def _reference(self, writer: _Writer, kind: str, seed: int, state) -> None:
+        """Measure the original or the retrained model of one seed."""
+        asked = (kind, seed, self.request, self.folds)
+        key = self._key("row", *asked, code=_ROW_CODE)
+        if writer.has(kind, seed, key, self.seeds):
+            return
+        row = _unfinished(
+            strategy=kind, kind=kind, category="Reference", seed=seed, key=key
+        )
+        seconds = self.retrain_seconds if kind == "retrained" else 0.0
+        passes = self.retrain_passes if kind == "retrained" else 0
+        before, cost = state if kind == "original" else None, self._cost(seconds, passes)
+        writer.add(self._measured(row, self.load.load(state), before, cost))
 
     def _gates(self, document: records.Document) -> list[records.Gate]:
         from . import score
@@ -461,7 +491,10 @@ class Bench:
             if keep
             else _Writer(None, self._empty("own"))
         )
-        return self._rows(writer, function, "strategy", chosen, by)
+        return [
+            self._row(writer, function, "strategy", chosen, by, seed)
+            for seed in self.seeds
+        ]
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
@@ -497,29 +530,27 @@ class Bench:
             scaled["lrs"] = tuple(lr * share for lr in full["lrs"])
         return {**chosen, **scaled}
 
-    def _rows(self, writer, function, kind, chosen, by) -> list[records.Row]:
+    def _row(self, writer, function, kind, chosen, by, seed: int) -> records.Row:
+        """The row of one strategy or control at one seed, measured if it is not there."""
         facts = function.facts
         full = {**settings_of(function), **chosen}
+        asked = (seed, self.request, self.folds)
         source = source_of(function)
-        rows = []
-        for seed in self.seeds:
-            asked = (seed, self.request, self.folds)
-            key = self._key("row", source, full, by, *asked, code=_ROW_CODE)
-            if not writer.has(facts.name, seed, key, self.seeds):
-                row = _unfinished(
-                    strategy=facts.name,
-                    kind=kind,
-                    category=facts.category,
-                    analogue=self.workload in facts.analogue_on,
-                    seed=seed,
-                    settings=_plain(full),
-                    settings_chosen_by=by,
-                    departures=list(facts.departures),
-                    key=key,
-                )
-                writer.add(self._attempt(function, full, row))
-            rows.append(writer.row(facts.name, seed))
-        return rows
+        key = self._key("row", source, full, by, *asked, code=_ROW_CODE)
+        if not writer.has(facts.name, seed, key, self.seeds):
+            row = _unfinished(
+                strategy=facts.name,
+                kind=kind,
+                category=facts.category,
+                analogue=self.workload in facts.analogue_on,
+                seed=seed,
+                settings=_plain(full),
+                settings_chosen_by=by,
+                departures=list(facts.departures),
+                key=key,
+            )
+            writer.add(self._attempt(function, full, row))
+        return writer.row(facts.name, seed)
 
     def unlearn(
         self,
@@ -784,6 +815,7 @@ class _Writer:
         self.path, self.document, self._seen = path, empty, None
         self._resume = resume
         self._trust: set[tuple[str, int]] = set()
+        self._own: set[tuple[str, int]] = set()
         if path is not None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -800,11 +832,9 @@ class _Writer:
     def _locked(self) -> FileLock:
         return FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
-    def alone(self):
-        """Held while a process measures what others would measure too."""
-        if self.path is None:
-            return nullcontext()
-        return FileLock(self.path.with_name(f".{self.path.name}.run.lock"))
+    def turn(self, seed: int) -> FileLock:
+        """Held while a process measures rows of a seed that others would measure too."""
+        return FileLock(self.path.with_name(f".{self.path.name}.{seed}.lock"))
 
     def look(self) -> None:
         """Take in, and trust, what another process finished while this one waited."""
@@ -816,9 +846,10 @@ class _Writer:
     def _merge(self) -> None:
         if self.path.is_file() and self.path.stat().st_mtime_ns != self._seen:
             found = records.read(self.path)
-            mine = {(r.strategy, r.seed) for r in self.document.rows}
-            kept = [r for r in found.rows if (r.strategy, r.seed) not in mine]
-            self.document.rows = kept + self.document.rows
+            # Only what this process measured is newer than the file.
+            mine = [r for r in self.document.rows if (r.strategy, r.seed) in self._own]
+            kept = [r for r in found.rows if (r.strategy, r.seed) not in self._own]
+            self.document.rows = kept + mine
             self.document.gates = self.document.gates or found.gates
 
     def _save(self) -> None:
@@ -859,6 +890,7 @@ class _Writer:
         ]
         self.document.rows = [*others, row]
         self._trust.add((row.strategy, row.seed))
+        self._own.add((row.strategy, row.seed))
 
     def flush(self) -> None:
         """Write the document again, for what is not a row."""

@@ -70,7 +70,6 @@ class TextSizes:
         holdout: Never-trained people, per fold.
         passages, sheets: News passages and sheets of four facts, per person.
         fillers: Sentences without personal facts in a passage.
-        vocabulary: Tokens of the tokenizer.
         architecture: "llama" or "gpt2".
         layers, width, heads: Of the model.
         recipe: Base training.
@@ -83,7 +82,6 @@ class TextSizes:
     passages: int
     sheets: int
     fillers: int
-    vocabulary: int
     layers: int
     width: int
     heads: int
@@ -131,7 +129,7 @@ PUBLISHED = {
 }
 
 #: Base training of `text`.
-_LANGUAGE = Recipe(26, 6e-3, 10, weight_decay=0.01, warmup=0.05, final=0.05, clip=1.0)
+_LANGUAGE = Recipe(24, 6e-3, 10, weight_decay=0.01, warmup=0.15, final=0.05, clip=1.0)
 
 #: profile -> workload -> sizes. `smoke` is for plumbing: its rows never enter a board.
 #: `synthetic` has the seed board's sizes: 64 forget, 256 retain, batch 32. `digits` asks for
@@ -141,18 +139,18 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
         "synthetic": Sizes(2, 44, 20, 64, 96, 20, 4, Recipe(8, 3e-3)),
         "digits": Sizes(2, 24, 15, 120, 39, 20, 4, Recipe(3, 2e-3)),
         "text": TextSizes(
-            2, 4, 4, 6, 2, 2, 1, 512, 2, 32, 2, replace(_LANGUAGE, epochs=2)
+            2, 4, 4, 6, 2, 2, 1, 2, 32, 2, replace(_LANGUAGE, epochs=2)
         ),
     },
     "laptop": {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
         "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
-        "text": TextSizes(5, 16, 16, 20, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
+        "text": TextSizes(5, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
     },
     "full": {
         "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
         "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
-        "text": TextSizes(10, 16, 16, 20, 2, 4, 2, 2048, 2, 96, 4, _LANGUAGE),
+        "text": TextSizes(10, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
     },
 }
 

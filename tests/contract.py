@@ -108,7 +108,7 @@ def small_text(architecture: str = "llama"):
     from erasus_nb.workloads import text
 
     recipe = Recipe(45, 0.01, 8, weight_decay=0.01, warmup=0.05, final=0.05, clip=1.0)
-    sizes = TextSizes(2, 4, 8, 6, 1, 4, 1, 2048, 2, 64, 4, recipe, architecture)
+    sizes = TextSizes(2, 4, 8, 6, 1, 4, 1, 2, 64, 4, recipe, architecture)
     return text.make(sizes, torch.device("cpu"))
 
 

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from erasus_nb.training import global_seed
 from erasus_nb.workloads.corpus import people
-from erasus_nb.workloads.text import train_tokenizer
 
 
 def sentences(count: int, seed: str) -> list[str]:
@@ -131,6 +137,22 @@ def _card(folder: Path, configs: list[dict]) -> Path:
     return folder
 
 
+def byte_pairs(texts: list[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `size` tokens, as published models have."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = dict(pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(special.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
+
+
 def checkpoint(
     folder: Path, architecture: str = "llama", seed: int = 0, **tokens
 ) -> Path:
@@ -145,7 +167,7 @@ def checkpoint(
     words = [
         t for part in ("forget 0", "retain") for q in questions(8, part) for t in q
     ]
-    tokenizer = train_tokenizer([*texts, *words, "Question: Answer:"], 700)
+    tokenizer = byte_pairs([*texts, *words, "Question: Answer:"], 700)
     for name, value in tokens.items():
         setattr(tokenizer, name, value)
     size = len(tokenizer) + 4  # published vocabularies are padded, too

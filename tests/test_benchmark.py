@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from erasus_nb import benchmark, controls, records, score, workloads
-from erasus_nb.benchmark import Bench, Cache, source_of
+from erasus_nb.benchmark import Bench, Cache, shared, source_of
 from erasus_nb.profiles import PROFILES
 from erasus_nb.strategy import MissingRecord, Unlearned, strategy
 
@@ -441,6 +442,79 @@ def test_two_runs_side_by_side_keep_each_others_rows(tmp_path):
     references = records.read(folder / "reference.json").rows
     assert len(references) == 6 * (2 + len(controls.CONTROLS))
     assert not list(folder.glob("*.tmp")), "no half-written file is left"
+
+
+def test_what_another_process_holds_comes_last(tmp_path):
+    lock = lambda name: FileLock(tmp_path / f"{name}.lock")
+    held, order = lock("b"), []
+    held.acquire()
+    for name in shared("abc", lock):
+        order.append(name)
+        if name == "c":
+            held.release()  # the other process is done with it
+    assert order == ["a", "c", "b"]
+
+
+def test_an_item_is_locked_while_it_is_handed_out_and_free_afterwards(tmp_path):
+    lock = lambda name: FileLock(tmp_path / f"{name}.lock")
+    for name in shared("ab", lock):
+        with pytest.raises(Timeout):
+            lock(name).acquire(blocking=False)
+    for name in "ab":
+        with lock(name).acquire(blocking=False):
+            pass
+
+
+SHARING = """
+import sys, time
+from pathlib import Path
+import torch
+from erasus_nb.benchmark import Cache
+cache = Cache(Path(sys.argv[1]))
+def make(place):
+    print(place, flush=True)
+    time.sleep(0.3)
+    return {"x": torch.tensor([float(place)])}
+print("ready", flush=True)
+sys.stdin.readline()
+found = cache.each([f"key {k}" for k in range(6)], make)
+assert [int(f["x"]) for f in found] == list(range(6))
+"""
+
+
+def test_two_processes_share_out_what_both_need(tmp_path):
+    start = lambda: subprocess.Popen(
+        [sys.executable, "-c", SHARING, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pair = [start(), start()]
+    assert [process.stdout.readline() for process in pair] == ["ready\n"] * 2
+    for process in pair:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    made = [process.communicate(timeout=60)[0].split() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert sorted(made[0] + made[1]) == list("012345"), "each is made once"
+    assert all(made), "neither waits for the other to make them all"
+
+
+def test_an_old_row_in_memory_does_not_undo_what_another_process_measured(
+    cache, tmp_path
+):
+    smoke(cache, out=tmp_path).run(honest_small_step)
+    path = tmp_path / "smoke" / "synthetic" / "test.json"
+    one, other = smoke(cache, out=tmp_path), smoke(cache, out=tmp_path)
+    one.run(does_nothing)  # has read the rows of the small step
+    other.run(honest_small_step, settings={"lr": 0.1})
+    one.run(makes_nan)
+    settings = [
+        row.settings["lr"]
+        for row in records.read(path).rows
+        if row.strategy == "honest_small_step"
+    ]
+    assert settings == [0.1, 0.1]
 
 
 # ------------------------------------------------------------------ bad input

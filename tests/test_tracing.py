@@ -110,12 +110,17 @@ def test_a_value_under_which_the_answer_is_unlikely():
     model, task, facts, name, _ = situation()
     with torch.no_grad():
         before = page.chance_of(model, facts)
-    old, new, curve = page.values_of(
-        model, task, facts, name, 20, 0.5, 0.0625, 0.05, 4.0
-    )
+    found = [
+        page.values_of(model, task, facts, name, 20, 0.5, 0.0625, decay, 4.0)
+        for decay in (0.0, 0.05)
+    ]
+    (old, new, curve), (_, held, slower) = found
     assert curve[0] == pytest.approx(float(before.mean()), rel=1e-4)
     assert curve[-1] < 0.5 * curve[0]
     assert ((new - old).norm(dim=-1) <= 4.0 * old.norm(dim=-1) + 1e-6).all()
+    # Decay holds the value back, and with it what the search may erase.
+    assert (held - old).norm() < (new - old).norm()
+    assert curve[-1] < slower[-1] < slower[0]
 
 
 # ------------------------------------------------------------------ the edit

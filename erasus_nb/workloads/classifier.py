@@ -175,6 +175,8 @@ class ClassifierWorkload:
 
     #: Records of base training that mean nothing here, with the reason: none.
     no_record = {}
+    #: Models of several seeds are trained at once, which is several times cheaper.
+    stacked = True
     #: Retraining is timed whole.
     timed_epochs = None
     #: Original and retrained model are always trained here.
