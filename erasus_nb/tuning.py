@@ -18,7 +18,7 @@ from .strategy import BUDGET, settings_of
 
 
 def seeds_of(workload: str) -> tuple[int, ...]:
-    """The tuning seeds of a workload: fewer where an original takes half a minute."""
+    """The tuning seeds of a workload: fewer where an original takes many seconds."""
     return TUNING_SEEDS[:2] if workload == "text" else TUNING_SEEDS
 
 
