@@ -35,6 +35,9 @@ from .workloads.base import Meter, Records
 #: Training seeds reserved for choosing settings; a reported row never uses one.
 TUNING_SEEDS = (1000, 1001, 1002, 1003)
 
+#: How many seeds an attack after unlearning takes; their unlearned models are kept for it.
+ATTACKED = 3
+
 #: Strategies whose step size is that of something else than the model's weights.
 _STEPS_OF_THEIR_OWN = ("mask_based",)
 
@@ -307,6 +310,7 @@ class Bench:
         self._documents: dict[str, _Writer] = {}
         self._states: dict[str, dict[int, dict[str, Tensor]]] = {}
         self._logs: dict[int, provenance.UpdateLog] = {}
+        self._models: dict[str, nn.Module] = {}
 
     # ---- names and keys
 
@@ -336,28 +340,37 @@ class Bench:
 
     def originals(self) -> dict[int, dict[str, Tensor]]:
         """Seed -> weights of the model trained on everything."""
-        return self._trained("original", self.load.train_ids)
+        return self._trained("original")
 
     def retrained(self) -> dict[int, dict[str, Tensor]]:
         """Seed -> weights of the model trained from the same start without the forget set."""
-        return self._trained("retrained", self.asked.retain["ids"].cpu())
+        return self._trained("retrained")
 
-    def _trained(self, kind: str, ids: Tensor) -> dict[int, dict[str, Tensor]]:
+    def _trained(self, kind: str) -> dict[int, dict[str, Tensor]]:
         if kind in self._states:
             return self._states[kind]
         if self.load.fixed is not None:
             # Nothing is trained, so there is nothing to keep: one copy serves every seed.
             self._states[kind] = dict.fromkeys(self.seeds, self.load.fixed(kind))
             return self._states[kind]
-        keys = [self._key(kind, ids.tolist(), seed) for seed in self.seeds]
-        train = lambda places: self.load.train(
-            [ids] * len(places), [self.seeds[i] for i in places]
-        )
+        # Where models are trained one by one, both kinds in one go: whoever needs the one
+        # needs the other, and more pieces are shared out more evenly.
+        kinds = (kind,) if self.load.stacked else ("original", "retrained")
+        kept = self.asked.retain["ids"].cpu()
+        ids = {"original": self.load.train_ids, "retrained": kept}
+        wanted = [(k, seed) for k in kinds for seed in self.seeds]
+        keys = [self._key(k, ids[k].tolist(), seed) for k, seed in wanted]
+
+        def train(places: Sequence[int]) -> list[dict[str, Tensor]]:
+            which, seeds = zip(*(wanted[place] for place in places))
+            return self.load.train([ids[k] for k in which], seeds)
+
         if self.load.stacked:
             states = self.store.many(keys, train)
         else:
             states = self.store.each(keys, lambda place: train([place])[0])
-        self._states[kind] = dict(zip(self.seeds, states))
+        for (k, seed), state in zip(wanted, states):
+            self._states.setdefault(k, {})[seed] = state
         return self._states[kind]
 
     def _now(self) -> float:
@@ -418,25 +431,28 @@ class Bench:
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
-        Processes that write the same document share the seeds out.
+        Processes that write the same document share the controls out.
         """
         writer = self._writer("reference")
-        seeds = self.seeds
+        functions = {c.__name__: c for c in controls.on(self.workload)}
+        names = ("original", "retrained", *functions)
         if writer.path is not None:
-            seeds = shared(seeds, writer.turn)
-        for seed in seeds:
+            names = shared(names, writer.turn)
+        for name in names:
             writer.look()
-            self._reference(writer, "original", seed, self.originals()[seed])
-            self._reference(writer, "retrained", seed, self.retrained()[seed])
-            for control in controls.on(self.workload):
-                fixed = self._scaled(control, {}), "fixed fractions of the base recipe"
-                self._row(writer, control, "control", *fixed, seed)
+            if name not in functions:
+                for seed in self.seeds:
+                    self._reference(writer, name, seed)
+                continue
+            control = functions[name]
+            fixed = self._scaled(control, {}), "fixed fractions of the base recipe"
+            self._rows(writer, control, "control", *fixed)
         writer.look()
         writer.document.gates = self._gates(writer.document)
         writer.flush()
         return writer.document
 
-    def _reference(self, writer: _Writer, kind: str, seed: int, state) -> None:
+    def _reference(self, writer: _Writer, kind: str, seed: int) -> None:
         """Measure the original or the retrained model of one seed."""
         asked = (kind, seed, self.request, self.folds)
         key = self._key("row", *asked, code=_ROW_CODE)
@@ -447,7 +463,8 @@ class Bench:
         )
         seconds = self.retrain_seconds if kind == "retrained" else 0.0
         passes = self.retrain_passes if kind == "retrained" else 0
-        before, cost = state if kind == "original" else None, self._cost(seconds, passes)
+        state, cost = self._trained(kind)[seed], self._cost(seconds, passes)
+        before = state if kind == "original" else None
         writer.add(self._measured(row, self.load.load(state), before, cost))
 
     def _gates(self, document: records.Document) -> list[records.Gate]:
@@ -491,10 +508,7 @@ class Bench:
             if keep
             else _Writer(None, self._empty("own"))
         )
-        return [
-            self._row(writer, function, "strategy", chosen, by, seed)
-            for seed in self.seeds
-        ]
+        return self._rows(writer, function, "strategy", chosen, by)
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
@@ -530,27 +544,41 @@ class Bench:
             scaled["lrs"] = tuple(lr * share for lr in full["lrs"])
         return {**chosen, **scaled}
 
-    def _row(self, writer, function, kind, chosen, by, seed: int) -> records.Row:
-        """The row of one strategy or control at one seed, measured if it is not there."""
+    def _row_key(self, function: Callable, full: dict, by: str, seed: int) -> str:
+        asked = (seed, self.request, self.folds)
+        return self._key("row", source_of(function), full, by, *asked, code=_ROW_CODE)
+
+    def _rows(self, writer, function, kind, chosen, by) -> list[records.Row]:
         facts = function.facts
         full = {**settings_of(function), **chosen}
-        asked = (seed, self.request, self.folds)
-        source = source_of(function)
-        key = self._key("row", source, full, by, *asked, code=_ROW_CODE)
-        if not writer.has(facts.name, seed, key, self.seeds):
-            row = _unfinished(
-                strategy=facts.name,
-                kind=kind,
-                category=facts.category,
-                analogue=self.workload in facts.analogue_on,
-                seed=seed,
-                settings=_plain(full),
-                settings_chosen_by=by,
-                departures=list(facts.departures),
-                key=key,
-            )
-            writer.add(self._attempt(function, full, row))
-        return writer.row(facts.name, seed)
+        rows = []
+        for seed in self.seeds:
+            key = self._row_key(function, full, by, seed)
+            if not writer.has(facts.name, seed, key, self.seeds):
+                row = _unfinished(
+                    strategy=facts.name,
+                    kind=kind,
+                    category=facts.category,
+                    analogue=self.workload in facts.analogue_on,
+                    seed=seed,
+                    settings=_plain(full),
+                    settings_chosen_by=by,
+                    departures=list(facts.departures),
+                    key=key,
+                )
+                writer.add(self._attempt(function, full, row))
+            rows.append(writer.row(facts.name, seed))
+        return rows
+
+    def model_of(self, function: Callable, seed: int) -> nn.Module:
+        """What a strategy makes of one original with the settings of its row here.
+
+        The very model that was measured, where this process did so and has kept it.
+        """
+        chosen, by = self.chosen(function)
+        full = {**settings_of(function), **chosen}
+        kept = self._models.get(self._row_key(function, full, by, seed))
+        return self.unlearn(function, seed, full)[0].model if kept is None else kept
 
     def unlearn(
         self,
@@ -612,14 +640,14 @@ class Bench:
         return Records(
             {
                 "initial weights": lambda: self.load.start_model(seed).state_dict(),
-                "update log": lambda: self._update_log(seed),
+                "update log": lambda: self.update_log(seed),
                 "sisa shards": lambda: provenance.sisa_ensemble(self.load, seed),
                 "convex head": lambda: provenance.convex_head(self.load, seed),
                 **cannot,
             }
         )
 
-    def _update_log(self, seed: int) -> provenance.UpdateLog:
+    def update_log(self, seed: int) -> provenance.UpdateLog:
         """The log of one seed; those of the next seeds are recorded beside it and kept."""
         if seed not in self._logs:
             self._logs.clear()  # before the next ones are made: they are large
@@ -659,6 +687,8 @@ class Bench:
                     "losses": {},
                 }
             )
+        if self.published is None and row.seed in self.seeds[:ATTACKED]:
+            self._models[row.key] = unlearned.model  # small: an attack needs it again
         return self._measured(row, unlearned.model, self.originals()[row.seed], cost)
 
     def _measured(self, row, model, original, cost) -> records.Row:
@@ -738,8 +768,7 @@ class Bench:
                 "retrained": self.load.load(self.retrained()[seed]),
             }
             for function in functions:
-                full = self.full_settings(function)
-                models[function.__name__] = self.unlearn(function, seed, full)[0].model
+                models[function.__name__] = self.model_of(function, seed)
             for name, model in models.items():
                 if not all(p.requires_grad for p in model.parameters()):
                     continue
@@ -832,9 +861,9 @@ class _Writer:
     def _locked(self) -> FileLock:
         return FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
-    def turn(self, seed: int) -> FileLock:
-        """Held while a process measures rows of a seed that others would measure too."""
-        return FileLock(self.path.with_name(f".{self.path.name}.{seed}.lock"))
+    def turn(self, name: str) -> FileLock:
+        """Held while a process measures rows that others would measure too."""
+        return FileLock(self.path.with_name(f".{self.path.name}.{name}.lock"))
 
     def look(self) -> None:
         """Take in, and trust, what another process finished while this one waited."""

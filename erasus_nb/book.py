@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from IPython.display import HTML, Markdown, display
 
 from . import ROOT, charts, controls, metrics, profiles, records, score, workloads
-from .benchmark import Bench
+from .benchmark import ATTACKED, Bench
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .workloads.classifier import REQUESTS
 
@@ -151,7 +152,8 @@ class Page:
 
         Args:
             function: A function marked with @strategy.
-            keep: Write its rows to the result JSON. False is for ideas of your own.
+            keep: Write its rows to the result JSON. False is for ideas of your own, which
+                run where their mark says.
         """
         if not self._selected(function):
             display(
@@ -161,22 +163,36 @@ class Page:
             )
             return
         self.functions[function.__name__] = function
+        meant = {*function.facts.on, *function.facts.analogue_on}
         for workload, bench in self.benches.items():
+            if not keep and bench.workload not in meant:
+                display(
+                    Markdown(
+                        f"`{function.__name__}` is not marked for `{bench.workload}`: "
+                        "name it in `on` to run it there."
+                    )
+                )
+                continue
             self._reference(workload)
             rows = bench.run(function, keep=keep)
             others = [
                 r for r in self._rows[workload] if r.strategy != function.__name__
             ]
             self._rows[workload] = others + rows
-        display(HTML(self._lines(function.__name__)))
+        if lines := self._lines(function.__name__):
+            display(HTML(lines))
+
+    def _ran(self, name: str, workload: str) -> bool:
+        return any(row.strategy == name for row in self._rows[workload])
 
     def _lines(self, name: str) -> str:
+        """The rows of a strategy between original and retrained; "" where it did not run."""
         lines = []
-        for workload in self.benches:
+        for workload in filter(partial(self._ran, name), self.benches):
             board = self.board(workload)
             for standing in (board["original"], board[name], board["retrained"]):
                 lines.append((workload, *_line(standing)))
-        return _table(("workload", *_COLUMNS), lines, strong=name)
+        return _table(("workload", *_COLUMNS), lines, strong=name) if lines else ""
 
     # ---- sentences
 
@@ -192,7 +208,7 @@ class Page:
         if function.__name__ not in self.functions:
             return
         said = []
-        for workload in self.benches:
+        for workload in filter(partial(self._ran, function.__name__), self.benches):
             standing = self.board(workload)[function.__name__]
             if not standing.seeds:
                 said.append(f"- `{workload}`: {_status(standing)}.")
@@ -279,7 +295,7 @@ class Page:
             name = function.__name__
             rows = [r for r in self._rows[workload] if r.strategy == name]
             if name in self.functions and rows and rows[0].status == "ok":
-                models[name] = bench.unlearn(function, seed, rows[0].settings)[0].model
+                models[name] = bench.model_of(function, seed)
         parts = bench.asked.parts
         texts = {
             "forget": parts["forget"].passages[0],
@@ -380,9 +396,12 @@ class Page:
         """Draw this page's strategies beside references and controls, one chart a workload."""
         for workload in self.benches:
             names = [
-                n for n in self.functions if n in self.known or self.functions[n] in own
+                n
+                for n in self.functions
+                if (n in self.known or self.functions[n] in own)
+                and self._ran(n, workload)
             ]
-            strong = [function.__name__ for function in own]
+            strong = [f.__name__ for f in own if f.__name__ in names]
             display(charts.forest(self.board(workload), names=names, emphasise=strong))
 
     def table(self) -> None:
@@ -397,7 +416,7 @@ class Page:
             )
             display(HTML(_table(_COLUMNS, lines)))
 
-    def relearn(self, *functions: Callable, seeds: int = 3) -> None:
+    def relearn(self, *functions: Callable) -> None:
         """Attack: fine-tune on a quarter of the forget set and see what else comes back.
 
         Draws accuracy on the unseen concept and recall of the other canaries against attack
@@ -405,9 +424,14 @@ class Page:
         """
         chosen = [f for f in functions if f.__name__ in self.functions]
         for workload, bench in self.benches.items():
-            able = [f for f in chosen if self.board(workload)[f.__name__].seeds]
+            able = [
+                f
+                for f in chosen
+                if self._ran(f.__name__, workload)
+                and self.board(workload)[f.__name__].seeds
+            ]
             categories = {f.__name__: f.facts.category for f in able}
-            for criterion, curves in bench.relearn(able, bench.seeds[:seeds]).items():
+            for criterion, curves in bench.relearn(able, bench.seeds[:ATTACKED]).items():
                 label = f"{workload}: {criterion} (share; higher: more came back)"
                 display(charts.relearning(curves, ylabel=label, categories=categories))
 

@@ -20,6 +20,7 @@ from erasus_nb import benchmark, controls, records, score, workloads
 from erasus_nb.benchmark import Bench, Cache, shared, source_of
 from erasus_nb.profiles import PROFILES
 from erasus_nb.strategy import MissingRecord, Unlearned, strategy
+from erasus_nb.training import same_weights
 
 ON = dict(category="Test", cite="", on=("synthetic",))
 
@@ -176,7 +177,7 @@ def test_logs_are_recorded_for_several_seeds_at_once_and_forgotten(cache, monkey
     monkeypatch.setattr(benchmark.provenance, "update_logs", record)
     monkeypatch.setattr(benchmark.provenance, "logs_at_once", lambda load: 2)
     bench = smoke(cache, seeds=(0, 1, 2))
-    assert [bench._update_log(seed) for seed in (0, 1, 2)] == [
+    assert [bench.update_log(seed) for seed in (0, 1, 2)] == [
         "log of 0",
         "log of 1",
         "log of 2",
@@ -619,6 +620,18 @@ def test_a_second_bench_trains_nothing(cache, monkeypatch):
 
 
 # ------------------------------------------------------------------ relearning
+
+
+def test_the_model_that_was_measured_is_the_one_that_is_attacked(cache, monkeypatch):
+    monkeypatch.setattr(benchmark, "ATTACKED", 1)
+    bench = smoke(cache, seeds=(0, 1))
+    bench.run(honest_small_step, keep=False)
+    bench.run(honest_small_step, settings={"lr": 0.5}, keep=False)  # other rows
+    again = {seed: bench.model_of(honest_small_step, seed) for seed in (0, 1)}
+    assert again[0] is bench.model_of(honest_small_step, 0), "kept"
+    assert again[1] is not bench.model_of(honest_small_step, 1), "made again"
+    fresh = smoke(cache, seeds=(0, 1)).model_of(honest_small_step, 0)
+    assert same_weights(again[0].state_dict(), fresh.state_dict())
 
 
 def test_relearning_starts_where_the_models_are_and_moves_the_original_nowhere(cache):

@@ -54,6 +54,23 @@ def test_a_run_shows_its_row_between_the_references(page, shown):
     assert order == sorted(order)
 
 
+@strategy(category="Yours", cite="", reads=(), on=("digits",))
+def elsewhere(model, forget, retain, task, *, seed=0):
+    """An idea that is marked for another workload than the page runs on."""
+    return Unlearned(copy.deepcopy(model))
+
+
+def test_an_idea_of_your_own_runs_where_its_mark_says(page, shown):
+    page.run(elsewhere, keep=False)
+    assert text(shown) == (
+        "`elsewhere` is not marked for `synthetic`: name it in `on` to run it there."
+    )
+    assert not page._rows["synthetic"]
+    page.relearn(elsewhere)  # nothing to attack, and nothing breaks
+    page.say(elsewhere, "Retrain-Match {rm}.")
+    page.chart(elsewhere)
+
+
 def test_a_sentence_takes_its_numbers_from_the_rows(page, shown):
     page.run(ensemble)
     shown.clear()

@@ -23,7 +23,7 @@ from erasus_nb.training import (
     weights,
 )
 from erasus_nb.workloads import text
-from erasus_nb.workloads.corpus import PHRASINGS, people
+from erasus_nb.workloads.corpus import PHRASINGS, everything, people
 
 torch.set_num_threads(1)
 
@@ -123,6 +123,22 @@ def test_a_passage_that_the_prompt_uses_up_is_refused(monkeypatch):
 
 
 # ------------------------------------------------------------------ tokens and facts
+
+
+def test_every_word_is_one_token_and_every_token_is_in_some_text():
+    load = small_text()
+    texts = everything(_people(load))
+    coded = [load.encode(text) for text in texts]
+    assert [load.decode(tokens) for tokens in coded] == texts
+    special = {load.pad, load.bos, load.eos, load.tokenizer.unk_token_id}
+    assert {i for tokens in coded for i in tokens} | special == set(
+        range(load.vocabulary)
+    )
+    # Another word is unknown and takes nothing else with it.
+    name, unknown = load.core.names[0], load.tokenizer.unk_token_id
+    known, strange = (load.encode(f" {w} was born in") for w in (name, "Qwxz Vbnm"))
+    assert strange[:2] == [unknown] * 2 and unknown not in known
+    assert strange[2:] == known[2:] and len(known) == 5
 
 
 def test_marked_tokens_are_the_name_and_the_value():
