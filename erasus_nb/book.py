@@ -7,6 +7,7 @@ number it prints is read from rows.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import partial
@@ -15,11 +16,16 @@ from typing import Any
 
 import torch
 from IPython.display import HTML, Markdown, display
+from tqdm import TqdmWarning
 
 from . import ROOT, charts, controls, metrics, profiles, records, score, workloads
 from .benchmark import ATTACKED, Bench
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .workloads.classifier import REQUESTS
+
+# Libraries would draw their progress with widgets, which a published page cannot show: that
+# they cannot either is no news to a reader, and the warning prints a path of this machine.
+warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
 
 #: Claims in prose are checked where the rows can carry them.
 CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 
@@ -52,6 +54,16 @@ def test_a_run_shows_its_row_between_the_references(page, shown):
         for name in ("original", "<strong>ensemble</strong>", "retrained")
     ]
     assert order == sorted(order)
+
+
+def test_a_page_does_not_print_that_there_are_no_widgets():
+    code = (
+        "import warnings; from tqdm import TqdmWarning; from erasus_nb import book; "
+        "warnings.warn('IProgress not found. Please update', TqdmWarning); "
+        "warnings.warn('something else', TqdmWarning)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "something else" in ran.stderr and "IProgress" not in ran.stderr
 
 
 @strategy(category="Yours", cite="", reads=(), on=("digits",))
