@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -870,7 +871,9 @@ def relearning(
     title = _relearned(means, unlearned)
     with matplotlib.rc_context(_RC):
         right = 0.25 + max(_inches(_clean(name)) for name in curves)
-        figure, (axes,), _ = _canvas(title, 3.2, 0.62, right=right)
+        measure = textwrap.wrap(ylabel, 40)  # as long as the axis
+        left = 0.45 + 0.17 * len(measure)
+        figure, (axes,), _ = _canvas(title, 3.2, left, right=right)
         for name, by_step in means.items():
             category = (categories or {}).get(name, "")
             mark = PALETTE.get(category, YOURS)
@@ -908,7 +911,7 @@ def relearning(
             sorted({step for by_step in means.values() for step in by_step})
         )
         axes.set_xlabel("steps of the relearning attack")
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel("\n".join(measure))
     return Chart(figure, f"Curves by attack step. {title}.", title)
 
 

@@ -471,3 +471,15 @@ def test_the_grey_band_reaches_from_the_lowest_to_the_highest_retrained_seed(
     (band,) = drawn["forest"].figure.axes[0].patches
     assert band.get_x() == pytest.approx(min(seeds))
     assert band.get_x() + band.get_width() == pytest.approx(max(seeds))
+
+
+def test_a_long_measure_fits_beside_its_axis():
+    chart = charts.relearning(
+        CURVES,
+        "text: answers about the other people, unseen phrasing (share; higher: more "
+        "came back)",
+    )
+    figure = chart.figure
+    figure.canvas.draw()  # a label has no place before
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert label.x0 >= 0 and label.y0 >= 0 and label.y1 <= figure.bbox.height
