@@ -917,7 +917,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """A tokenizer whose tokens are the words of `texts`, each with the space before it.
 
     Another word is read as `<unk>`. Byte-pair encoding cuts these texts the same way, but
-    embeds two thirds more tokens, the steps of its merges, that stand in no text.
+    two thirds of the tokens that it embeds, bytes and steps of merges, stand in no text.
     """
     words = Tokenizer(models.WordLevel(unk_token=UNK))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
