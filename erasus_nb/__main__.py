@@ -283,8 +283,8 @@ def _cores() -> int:
     )
 
 
-#: The page whose strategies need records of base training, which cost as much as originals.
-_LONG = ("data",)
+#: Pages from the longest to the shortest, on the language model; others start after them.
+_LONGEST = ("data", "parameter", "gradient", "llm", "ensemble")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -303,7 +303,8 @@ def run(args: argparse.Namespace) -> int:
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
     package = package_code()
     # The longest first, so that none is left running alone at the end.
-    chosen.sort(key=lambda name: name not in _LONG)
+    place = {name: number for number, name in enumerate(_LONGEST)}
+    chosen.sort(key=lambda name: place.get(name, len(place)))
     jobs = [_job(name, values[name], package) for name in chosen]
     done = [] if args.force else [job for job in jobs if _is_done(job)]
     for job in done:

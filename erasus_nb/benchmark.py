@@ -445,8 +445,7 @@ class Bench:
                     self._reference(writer, name, seed)
                 continue
             control = functions[name]
-            fixed = self._scaled(control, {}), "fixed fractions of the base recipe"
-            self._rows(writer, control, "control", *fixed)
+            self._rows(writer, control, "control", *self.full_settings(control))
         writer.look()
         writer.document.gates = self._gates(writer.document)
         writer.flush()
@@ -494,11 +493,11 @@ class Bench:
         facts = getattr(function, "facts", None)
         if facts is None:
             raise ValueError(f"{function.__name__} is not marked with @strategy")
-        chosen, by = settings, "given by the caller"
-        if settings is None:
-            chosen, by = self.chosen(function)
+        full, by = self.full_settings(function)
+        if settings is not None:
+            full, by = {**settings_of(function), **settings}, "given by the caller"
         known = settings_of(function)
-        strange = sorted(set(chosen) - set(known))
+        strange = sorted(set(full) - set(known))
         if strange:
             raise ValueError(
                 f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
@@ -508,10 +507,12 @@ class Bench:
             if keep
             else _Writer(None, self._empty("own"))
         )
-        return self._rows(writer, function, "strategy", chosen, by)
+        return self._rows(writer, function, "strategy", full, by)
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
+        if function in controls.on(self.workload):
+            return self._scaled(function, {}), "fixed fractions of the base recipe"
         chosen, by = tuned_settings(function, self.workload)
         if self.published is None:
             return chosen, by
@@ -520,11 +521,10 @@ class Bench:
             "ratio of the base step sizes; nothing was tuned on this model"
         )
 
-    def full_settings(self, function: Callable) -> dict[str, Any]:
-        """Every setting of a row of this strategy, control or baseline here."""
-        if function in controls.on(self.workload):
-            return {**settings_of(function), **self._scaled(function, {})}
-        return {**settings_of(function), **self.chosen(function)[0]}
+    def full_settings(self, function: Callable) -> tuple[dict[str, Any], str]:
+        """Every setting of a row of this strategy, control or baseline here, and who chose it."""
+        chosen, by = self.chosen(function)
+        return {**settings_of(function), **chosen}, by
 
     def _scaled(self, function: Callable, chosen: dict[str, Any]) -> dict[str, Any]:
         """Settings with the step sizes of a published model, where it is one."""
@@ -548,10 +548,8 @@ class Bench:
         asked = (seed, self.request, self.folds)
         return self._key("row", source_of(function), full, by, *asked, code=_ROW_CODE)
 
-    def _rows(self, writer, function, kind, chosen, by) -> list[records.Row]:
-        facts = function.facts
-        full = {**settings_of(function), **chosen}
-        rows = []
+    def _rows(self, writer, function, kind, full, by) -> list[records.Row]:
+        facts, rows = function.facts, []
         for seed in self.seeds:
             key = self._row_key(function, full, by, seed)
             if not writer.has(facts.name, seed, key, self.seeds):
@@ -575,8 +573,7 @@ class Bench:
 
         The very model that was measured, where this process did so and has kept it.
         """
-        chosen, by = self.chosen(function)
-        full = {**settings_of(function), **chosen}
+        full, by = self.full_settings(function)
         kept = self._models.get(self._row_key(function, full, by, seed))
         return self.unlearn(function, seed, full)[0].model if kept is None else kept
 
@@ -754,7 +751,7 @@ class Bench:
         Args:
             functions: Marked strategies, run with their chosen settings.
             seeds: Training seeds to attack.
-            steps: Attack steps after which to measure.
+            steps: Attack steps after which to measure, rising.
 
         Returns:
             Criterion -> model -> step -> one value per seed. Models without trainable
@@ -762,24 +759,32 @@ class Bench:
         """
         quarter, probes = self.load.attack(self.asked)
         curves = {name: {} for name in probes}
+
+        def attacked(model: nn.Module, seed: int) -> dict[str, Tensor]:
+            attack = self._attack(clone(model), quarter, seed, steps)
+            found = [[probe(moved) for probe in probes.values()] for moved in attack]
+            return dict(zip(probes, torch.tensor(found, dtype=torch.float64).T))
+
+        def reference(kind: str, seed: int) -> dict[str, Tensor]:
+            # Every page attacks these two the same way: made once.
+            asked = (kind, seed, tuple(steps), self.request, self.folds)
+            state = self._trained(kind)[seed]
+            return self.store.one(
+                self._key("relearn", *asked, code=_ROW_CODE),
+                lambda: attacked(self.load.load(state), seed),
+            )
+
         for seed in seeds:
-            models = {
-                "original": self.load.load(self.originals()[seed]),
-                "retrained": self.load.load(self.retrained()[seed]),
-            }
+            found = {kind: reference(kind, seed) for kind in ("original", "retrained")}
             for function in functions:
-                models[function.__name__] = self.model_of(function, seed)
-            for name, model in models.items():
-                if not all(p.requires_grad for p in model.parameters()):
-                    continue
-                for step in self._attack(clone(model), quarter, seed, steps):
-                    for criterion, probe in probes.items():
-                        line = (
-                            curves[criterion]
-                            .setdefault(name, {})
-                            .setdefault(step[0], [])
-                        )
-                        line.append(probe(step[1]))
+                model = self.model_of(function, seed)
+                if all(p.requires_grad for p in model.parameters()):
+                    found[function.__name__] = attacked(model, seed)
+            for name, values in found.items():
+                for criterion, line in values.items():
+                    curve = curves[criterion].setdefault(name, {})
+                    for number, value in zip(steps, line.tolist(), strict=True):
+                        curve.setdefault(number, []).append(value)
         return curves
 
     def _attack(self, model, quarter, seed, steps):
@@ -789,7 +794,7 @@ class Bench:
         step = optimizer("adam", model.parameters(), self.load.sizes.recipe.lr / 10)
         for number in range(max(steps) + 1):
             if number in steps:
-                yield number, model
+                yield model
             picked = torch.randint(len(quarter), (half,), generator=draw).to(
                 self.device
             )

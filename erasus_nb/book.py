@@ -385,7 +385,7 @@ class Page:
                 if share >= points[-1][0] + every:
                     points.append((share, *say(model)))
 
-            full = bench.full_settings(function)
+            full, _ = bench.full_settings(function)
             unlearned, meter, _ = bench.unlearn(function, seed, full, look=look)
             points.append((meter.passes / bench.retrain_passes, *say(unlearned.model)))
             curves[function.__name__] = points

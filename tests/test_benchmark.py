@@ -645,3 +645,21 @@ def test_relearning_starts_where_the_models_are_and_moves_the_original_nowhere(c
     original = next(r for r in measured if r.strategy == "original")
     assert line["original"][0] == [original.metrics["C2"].value]
     assert all(torch.equal(before[k], v) for k, v in bench.originals()[0].items())
+
+
+def test_pages_share_the_attack_on_the_references(tmp_path, monkeypatch):
+    attacked, attack = [], Bench._attack
+
+    def counted(self, model, *rest):
+        attacked.append(model)
+        return attack(self, model, *rest)
+
+    monkeypatch.setattr(Bench, "_attack", counted)
+    curves = [
+        smoke(tmp_path, seeds=(0,)).relearn([honest_small_step], (0,), steps=(0, 3))
+        for _ in range(2)
+    ]
+    assert curves[0] == curves[1]
+    assert len(attacked) == 3 + 1, "another page attacks its own strategies alone"
+    smoke(tmp_path, seeds=(0,)).relearn([], (0,), steps=(0, 2))
+    assert len(attacked) == 4 + 2, "another attack is another measurement"

@@ -441,7 +441,7 @@ def test_a_look_at_the_model_changes_nothing_and_comes_at_rising_passes(tmp_path
         part = bench.asked.parts["forget"]
         seen.append((passes, bench.load.answer_probability(model, part.unseen)))
 
-    full = bench.full_settings(controls.npo)
+    full, _ = bench.full_settings(controls.npo)
     plain = bench.unlearn(controls.npo, 0, full)[0].model.state_dict()
     looked = bench.unlearn(controls.npo, 0, full, look=look)[0].model.state_dict()
     assert same_weights(plain, looked)
