@@ -477,7 +477,7 @@ class Page:
         ran = [s for s in mine if s.rm]
         if not ran:  # a run so small that original and retrained do not differ
             return f"<p>Nothing can be scored on {escape(workload)} in this run.</p>"
-        best, control = ran[0], board["partial_retrain"]
+        best, control, bar = ran[0], board["partial_retrain"], board.bar
         named = f"<strong>{escape(best.name)}</strong>"
         verdict = (
             f"On <code>{escape(workload)}</code>, {named} reaches"
@@ -486,18 +486,14 @@ class Page:
             "closest to retraining:"
         ) + (
             f" Retrain-Match {_interval(best.rm, 1)} of 100 ({len(board.seeds)} seeds). "
-            f"Retraining for a quarter of its epochs scores {_interval(control.rm, 1)}; full "
-            f"retraining, against the retrainings of other seeds, "
-            f"{_interval(board['retrained'].rm, 1)}."
+            f"Retraining for a quarter of its epochs scores {_interval(control.rm, 1)}; "
+            f"<code>{escape(bar.name)}</code>, the best cheap control, "
+            f"{_interval(bar.rm, 1)}; full retraining, against the retrainings of other "
+            f"seeds, {_interval(board['retrained'].rm, 1)}."
         )
+        shown = [board["retrained"], *ran[:3], control, bar, board["original"]]
         shown = sorted(
-            [
-                board["retrained"],
-                *ran[:3],
-                control,
-                board["fine_tune"],
-                board["original"],
-            ],
+            {s.name: s for s in shown}.values(),
             key=lambda s: -s.rm.mean if s.rm else math.inf,
         )
         return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown])

@@ -159,6 +159,17 @@ class Board:
         """The standings of these kinds, in the board's order."""
         return tuple(s for s in self.standings if s.kind in kinds)
 
+    @property
+    def bar(self) -> Standing | None:
+        """The best of the cheap controls, which a strategy has to beat."""
+        return _bar({s.name: s for s in self.standings})
+
+
+def _bar(standings: Mapping[str, Standing]) -> Standing | None:
+    found = [standings[name] for name in CHEAP_CONTROLS if name in standings]
+    scored = [control for control in found if control.rm]
+    return max(scored, key=lambda control: control.rm.mean, default=None)
+
 
 # ------------------------------------------------------------------ the score
 
@@ -487,10 +498,9 @@ def _flags(
         flags.add("over-unlearned")
     if privacy and privacy.low > 1:
         flags.add("exposes")
-    controls = [reference[name] for name in CHEAP_CONTROLS if name in reference]
-    controls = [control for control in controls if control.rm]
-    if standing.kind == "strategy" and standing.rm and controls:
-        if not _beats(standing, max(controls, key=lambda control: control.rm.mean)):
+    bar = _bar(reference)
+    if standing.kind == "strategy" and standing.rm and bar:
+        if not _beats(standing, bar):
             flags.add("not better than control")
     return tuple(flag for flag in FLAGS if flag in flags)
 

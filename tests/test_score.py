@@ -295,6 +295,8 @@ def test_only_a_clear_win_over_the_best_cheap_control_counts():
     board = board_of(rows("same", between(0.8)), rows("better", between(0.3)))
     assert "not better than control" in board["same"].flags
     assert board["better"].flags == ()
+    cheap = [s for s in board.standings if s.name in score.CHEAP_CONTROLS]
+    assert board.bar is max(cheap, key=lambda control: control.rm.mean)
 
 
 def test_a_win_within_the_noise_is_no_win():
