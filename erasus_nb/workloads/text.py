@@ -58,7 +58,7 @@ class TextTask(Task):
     """The hooks of a causal language model.
 
     `outputs` has a position for every token but the first, (B, T - 1, V). Positions
-    without a target (padding) have all-zero logits and count nowhere.
+    without a target (padding, a question) have all-zero logits and count nowhere.
     """
 
     def __init__(self, workload: TextWorkload, seed: object = 0, **rest):
@@ -73,8 +73,7 @@ class TextTask(Task):
     def outputs(self, model, batch: Batch) -> Tensor:
         self.meter.count(len(batch))
         tokens = batch["inputs"]
-        real = (tokens[:, 1:] != self._workload.pad).unsqueeze(-1)
-        return logits_of(model, tokens)[:, :-1] * real
+        return logits_of(model, tokens)[:, :-1] * batch["learnt"][:, 1:, None]
 
     def token_losses(self, model, batch: Batch) -> Tensor:
         if self.look is not None and torch.is_grad_enabled():
@@ -135,8 +134,8 @@ class TextTask(Task):
             logits.flatten(0, 1).softmax(-1).cpu(), 1, generator=generator
         )
         drawn = drawn.view(logits.shape[:2]).to(logits.device)
-        real = batch["inputs"][:, 1:] != self._workload.pad
-        labels = F.pad(drawn.where(real, IGNORED), (1, 0), value=IGNORED)
+        learnt = batch["learnt"][:, 1:]
+        labels = F.pad(drawn.where(learnt, IGNORED), (1, 0), value=IGNORED)
         return batch.replace(labels=labels)
 
     # ---- what a language model is made of
@@ -290,9 +289,18 @@ class Part:
         return Part(*map(cut, (self.passages, self.unseen, self.seen, self.names)))
 
     def some(self, count: int) -> Part:
-        """At most `count` passages and questions of each kind, spread evenly."""
-        spread = lambda x: x[:: max(1, len(x) // count)][:count]
-        return Part(*map(spread, (self.passages, self.unseen, self.seen)), self.names)
+        """At most `count` passages and questions of each kind, the same ones every time.
+
+        Drawn at random: texts lie person by person in one order, so that every so-manieth
+        of them would be on one topic.
+        """
+
+        def drawn(texts: tuple) -> tuple:
+            draw = generator("text", "some", len(texts))
+            order = torch.randperm(len(texts), generator=draw)[:count]
+            return tuple(texts[k] for k in order.sort().values.tolist())
+
+        return Part(*map(drawn, (self.passages, self.unseen, self.seen)), self.names)
 
 
 @dataclass(frozen=True)
@@ -320,8 +328,8 @@ class TextWorkload:
     Args:
         sizes: From profiles.py.
         tokenizer: A fast tokenizer with pad, bos and eos tokens.
-        data: All training examples, indexed by id: inputs (tokens), labels, subject,
-            object, passage.
+        data: All training examples, indexed by id: inputs (tokens), labels, learnt (which
+            of the tokens are labels), subject, object, passage.
         folds: The four folds.
         core: Text about the people whom no fold asks to forget.
         build: Seed -> freshly initialised model.
@@ -401,6 +409,10 @@ class TextWorkload:
             tokens[: self.prompt],
             tokens[self.prompt : self.prompt + self.continuation],
         )
+
+    def following(self, given: str, text: str) -> list[int]:
+        """Token ids of a text that comes after another; see `following`."""
+        return following(self.encode, given, text)[1]
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without special tokens."""
@@ -629,7 +641,7 @@ class TextWorkload:
         training, found = model.training, []
         model.eval()
         coded = [
-            (self.opened(q), self.encode(f" {a.strip()}"), [self.eos])
+            (self.opened(q), self.following(q, f" {a.strip()}"), [self.eos])
             for q, a in questions
         ]
         rows = [
@@ -759,11 +771,16 @@ class TextWorkload:
 
     def _measured(self, model, request: TextRequest) -> dict:
         forget, holdout = request.parts["forget"], request.parts["holdout"]
-        retain = request.parts["retain"].some(len(forget.passages))
+        retain = request.parts["retain"]
         unlike = holdout.some(len(forget.passages))
         rows = self.rows_of(request)
         every = {name: self._read(model, batch) for name, batch in rows.items()}
-        texts = {k: list(map(self.decode, b["inputs"])) for k, b in rows.items()}
+        # What is scored and no more: padding can be a token that decodes to a word.
+        learnt = lambda row: row["inputs"][row["labels"] != IGNORED]
+        texts = {
+            k: [self.decode(learnt(batch.take(n))) for n in torch.arange(len(batch))]
+            for k, batch in rows.items()
+        }
         familiar = {
             "min_k": lambda k: metrics.min_k(every[k]["log_p"], every[k]["scored"]),
             "min_k_plus_plus": lambda k: every[k]["plus_plus"],
@@ -795,12 +812,15 @@ class TextWorkload:
         fluent = float((-loss["retain"].mean()).exp())
         after = read["forget"]["scored"].clone()
         after[:, : max(self.prompt - 1, 0)] = False  # what is given is not extracted
-        strength = metrics.extraction_strength(read["forget"]["right"], after)
+        long = after.any(-1)
+        strength = metrics.extraction_strength(
+            read["forget"]["right"][long], after[long]
+        )
         n, m = len(read["forget"]["scored"]), len(read["holdout"]["scored"])
         both = len(rows["forget"]) + len(rows["holdout"])
         like = "closer to retrained"
-        absent = "the data have one phrasing of each question"
-        line = lambda name, value, unit, better, count: (
+        one = "the data have one phrasing of each question"
+        line = lambda name, value, unit, better, count, absent=one: (
             name,
             None if value is None else float(value),
             unit,
@@ -843,7 +863,12 @@ class TextWorkload:
                 len(unlike.passages),
             ),
             "extraction_strength": line(
-                "extraction strength", strength.mean(), "fraction", like, n
+                "extraction strength",
+                strength.mean() if long.any() else None,
+                "fraction",
+                like,
+                int(long.sum()),
+                "no forget text is longer than its prompt",
             ),
             "answers_unseen": line(
                 "answers, unseen phrasing", unseen, "fraction", like, len(forget.unseen)
@@ -936,6 +961,20 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
+def following(
+    encode: Callable[[str], list[int]], given: str, text: str
+) -> tuple[list[int], list[int]]:
+    """Token ids of what is given and of the text that comes after it.
+
+    Cut from the ids of both together where they begin with those of the first alone: some
+    tokenizers open every text with a space of their own, which does not belong inside one.
+    """
+    head, whole = encode(given), encode(given + text)
+    if whole[: len(head)] == head:
+        return head, whole[len(head) :]
+    return head, encode(text)
+
+
 def _rows(tokenizer, someone: Sequence[Person]) -> list[dict]:
     """Every example about these people: tokens, and where names and values stand."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -1000,6 +1039,7 @@ def _batch(rows: Sequence[dict], width: int, pad: int, ids: Tensor) -> Batch:
         {
             "inputs": inputs,
             "labels": labels,
+            "learnt": labels != IGNORED,
             "subject": column("subject", 0),
             "object": column("object", 0),
             "passage": torch.tensor([row["passage"] for row in rows]),
