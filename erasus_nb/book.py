@@ -202,14 +202,22 @@ class Page:
 
     # ---- sentences
 
-    def say(self, function: Callable, template: str) -> None:
+    def say(
+        self,
+        function: Callable,
+        template: str = "Retrain-Match {rm}; {flags}.",
+        *,
+        first: str = "",
+    ) -> None:
         """Print one sentence per workload, its numbers taken from the rows.
 
         Args:
-            template: Text with fields. {name} {workload} {rm} {F} {P} {U} {C1} {C2} {C3}
+            template: What is said of a classifier; language models have a text of their
+                own. Text with fields. {name} {workload} {rm} {F} {P} {U} {C1} {C2} {C3}
                 {D} {rank} {tier} {flags} {time_ratio} {pass_ratio}; and, of any measured
                 metric, {m:C1} for this strategy, {o:C1} for the original, {r:C1} for the
                 retrained model; {info:key} is the mean over seeds of a strategy's info.
+            first: With the same fields, said before it of every workload.
         """
         if function.__name__ not in self.functions:
             return
@@ -220,12 +228,9 @@ class Page:
                 said.append(f"- `{workload}`: {_status(standing)}.")
                 continue
             rows = [r for r in self._rows[workload] if r.strategy == function.__name__]
-            said.append(
-                f"- `{workload}`: "
-                + (ON_TEXT + "." if workload == "text" else template).format_map(
-                    _fields(self.board(workload), standing, rows)
-                )
-            )
+            whole = first + (f"{ON_TEXT}." if workload == "text" else template)
+            fields = _fields(self.board(workload), standing, rows)
+            said.append(f"- `{workload}`: {whole.format_map(fields)}")
         display(Markdown("\n".join(said)))
 
     def claim(

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .strategy import Split, Unlearned, strategy
 from .training import clone, fit, frozen, generator, optimizer
@@ -114,9 +115,8 @@ def npo(
 
     def away(student, batch):
         with torch.no_grad():
-            before = task.token_losses(start, batch).sum(-1)
-        rise = before - task.token_losses(student, batch).sum(-1)
-        return 2 / beta * F.softplus(beta * rise).mean()
+            before = -task.token_losses(start, batch).sum(-1)
+        return npo_loss(-task.token_losses(student, batch).sum(-1), before, beta).mean()
 
     return _against(away, model, forget, retain, task, lr, epochs, ("npo", seed))
 
@@ -144,7 +144,7 @@ def simnpo(
     """
 
     def away(student, batch):
-        return 2 / beta * F.softplus(gamma - beta * task.loss(student, batch)).mean()
+        return simnpo_loss(-task.loss(student, batch), beta, gamma).mean()
 
     return _against(away, model, forget, retain, task, lr, epochs, ("simnpo", seed))
 
@@ -161,6 +161,16 @@ def grad_diff(
     """
     away = lambda student, batch: -task.loss(student, batch).mean()
     return _against(away, model, forget, retain, task, lr, epochs, ("grad_diff", seed))
+
+
+def npo_loss(log_p: Tensor, log_p_start: Tensor, beta: float) -> Tensor:
+    """NPO's loss of each sequence, (B,), from its log-probability now and at the start."""
+    return 2 / beta * F.softplus(beta * (log_p - log_p_start))
+
+
+def simnpo_loss(log_p_per_token: Tensor, beta: float, gamma: float) -> Tensor:
+    """SimNPO's loss of each sequence, (B,), from its mean log-probability per token."""
+    return 2 / beta * F.softplus(beta * log_p_per_token + gamma)
 
 
 def _against(away, model, forget, retain, task, lr, epochs, key) -> Unlearned:

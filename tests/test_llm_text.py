@@ -54,6 +54,25 @@ def test_counting_finds_what_only_the_forget_set_says():
     assert (by_two[:, 2] == 1).all()  # "3 -> 7" is always so here and never there
 
 
+def test_on_a_template_that_both_sets_share_the_values_alone_are_found():
+    # "door 3 opens with X": every context but a value's is in both sets; IoU with the oracle 1.
+    doors = [[1, 20 + k, 2, 30 + k] for k in range(4)]
+    forget = of_tokens(*doors, objects=[[3]] * 4)
+    retain = of_tokens(*[[*door[:3], door[3] + 10] for door in doors])
+    tables = page.follows(forget, 3), page.follows(retain, 3)
+    scores = page.ngram_scores(forget, *tables, 3)
+    found = page.selected(scores, torch.ones(4, 3, dtype=torch.bool), 0.0, None)
+    assert torch.equal(found, forget["object"][:, 1:] > 0)
+
+
+def test_seul_selects_below_the_mean_by_k_deviations():
+    where = setting("text")
+    share = lambda k: (
+        where.run(page.token_masking, selector="seul", k=k, context=0, epochs=0)
+    ).info["selected"]
+    assert share(-1.0) < share(0.0) < share(1.0)
+
+
 @pytest.mark.parametrize("n, enough", [(3, False), (12, True)])
 def test_counting_finds_a_value_only_where_its_context_holds_the_name(n, enough):
     where = setting("text")
@@ -242,6 +261,23 @@ def changed(settings):
 def test_exactly_the_asked_share_of_columns_is_zero_and_all_else_untouched():
     zero = changed({"frac": 0.05, "iterations": 3})
     assert sum(int(z.sum()) for z in zero) == 3 * math.floor(0.05 * 128)
+
+
+@pytest.mark.parametrize("name", ["text", "synthetic"])
+def test_what_was_cut_stays_cut_while_the_rest_heals(name):
+    where = setting(name)
+    cut = {"frac": 0.05, "iterations": 2}
+    bare = where.run(page.attention_surgery, **cut).model
+    healed = where.run(page.attention_surgery, **cut, heal_epochs=1).model
+    task = where.task()
+    for matrix in page.cuts(bare, task, "neuron"):
+        before, after = (
+            task.matrix(m.get_submodule(matrix)).detach() for m in (bare, healed)
+        )
+        gone = (before == 0).all(0)
+        assert (after[:, gone] == 0).all()
+        assert not torch.equal(after[:, ~gone], before[:, ~gone])
+    assert not any(p._backward_hooks for p in healed.parameters())
 
 
 def test_a_layer_keeps_its_last_head():

@@ -12,7 +12,7 @@ from contract import battery, setting, small_text
 
 from erasus_nb import cells, controls
 from erasus_nb.benchmark import Bench
-from erasus_nb.profiles import Recipe, sizes_of
+from erasus_nb.profiles import PROFILES, Recipe, sizes_of
 from erasus_nb.strategy import Batch, NotApplicable
 from erasus_nb.training import (
     clone,
@@ -402,23 +402,38 @@ def test_the_baselines_keep_the_contract(baseline):
     battery(baseline, {"epochs": 0}, settings={"epochs": 1}, where=setting("text"))
 
 
-def test_npo_starts_at_the_slope_of_ascent_and_stops_where_nothing_is_left():
+def test_npo_and_simnpo_are_the_papers_equations():
+    start = torch.tensor([-10.0, -10.0, -40.0]).double()
+    now = torch.tensor([-10.0, -200.0, -20.0]).double().requires_grad_()
+    beta, found = 0.1, controls.npo_loss(now, start, 0.1)
+    ratio = (now.detach() - start).exp()
+    assert torch.allclose(found, 2 / beta * torch.log(1 + ratio**beta))
+    [slope] = torch.autograd.grad(found.sum(), now)
+    # At the original ascent's slope, 1 per nat; nothing where nothing is left.
+    assert slope[0] == pytest.approx(1.0) and 0 < slope[1] < 1e-6
+    per_token = torch.tensor([-0.1, -8.0])
+    want = -2 / 2.5 * F.logsigmoid(-2.5 * per_token - 0.5)
+    assert torch.allclose(controls.simnpo_loss(per_token, 2.5, 0.5), want)
+
+
+@pytest.mark.parametrize("baseline", [controls.npo, controls.simnpo])
+def test_npo_and_simnpo_take_their_loss_and_hold_what_stays(baseline, monkeypatch):
     where = setting("text")
-    task, batch = where.task(), where.forget_batch.take(torch.arange(8))
-    model = where.model()
-    up = gradient(model, task, batch)
-    # At the original the log-ratio is 0: 2/beta * softplus has slope -1 in the loss.
-    start = task.token_losses(where.original, batch).sum(-1).detach()
-    rise = start - task.token_losses(model, batch).sum(-1)
-    names, parameters = zip(*model.named_parameters())
-    slope = torch.autograd.grad((20 * F.softplus(0.1 * rise)).mean(), parameters)
-    lengths = task.scored(batch).sum(-1)
-    assert (lengths > 1).all()
-    total = torch.autograd.grad(
-        -task.token_losses(model, batch).sum(-1).mean(), parameters
+    task, seen = where.task(), []
+    name = f"{baseline.__name__}_loss"
+    loss_of = getattr(controls, name)
+    monkeypatch.setattr(
+        controls, name, lambda *given: (seen.append(given), loss_of(*given))[1]
     )
-    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(slope, total))
-    assert up.keys() == set(names)
+    after = where.run(baseline, epochs=5).model.eval()
+    loss = lambda model, batch: float(task.loss(model, batch).mean().detach())
+    known = loss(where.original, where.forget_batch)
+    assert loss(after, where.forget_batch) > 2 * known
+    if baseline is controls.npo:
+        now, before, _ = seen[0]  # the first step starts at the original
+        assert torch.allclose(now, before, atol=1e-4) and now.max() < 0
+    else:
+        assert seen[0][0].max() < 0  # log-probabilities, not losses
 
 
 def test_grad_diff_lowers_one_set_and_holds_the_other():
@@ -471,3 +486,23 @@ def test_certified_removal_says_why_it_cannot_be(tmp_path):
     bench = Bench("text", "smoke", (0,), cache=tmp_path, out=None)
     [row] = bench.run(cells.strategies("data")["certified_removal"], keep=False)
     assert row.status == "not_applicable" and "strongly convex" in row.reason
+
+
+def test_a_part_of_a_part_is_about_everything():
+    load = text.make(PROFILES["laptop"]["text"], torch.device("cpu"))
+    retain = load.request().parts["retain"]
+    some = retain.some(32)
+    assert some == retain.some(32) and len(some.passages) == len(some.unseen) == 32
+    # Questions lie person by person, in one order of four relations.
+    asked = [retain.unseen.index(question) % 4 for question in some.unseen]
+    assert min(asked.count(k) for k in range(4)) >= 4
+    assert retain.some(10**6) == retain
+
+
+def test_retained_answers_are_those_to_every_question():
+    where = small_text()
+    measured, _ = where.measure(setting("text").model(), where.request())
+    asked = where.request().parts["retain"].unseen
+    said = where.answers(setting("text").model(), asked)
+    assert measured["retain_answers"][1] == pytest.approx(sum(said) / len(said))
+    assert measured["C4"][4] == measured["retain_answers"][4] == len(asked)
