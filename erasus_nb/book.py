@@ -442,7 +442,9 @@ class Page:
                 and self.board(workload)[f.__name__].seeds
             ]
             categories = {f.__name__: f.facts.category for f in able}
-            for criterion, curves in bench.relearn(able, bench.seeds[:ATTACKED]).items():
+            for criterion, curves in bench.relearn(
+                able, bench.seeds[:ATTACKED]
+            ).items():
                 label = f"{workload}: {criterion} (share; higher: more came back)"
                 display(charts.relearning(curves, ylabel=label, categories=categories))
 

@@ -97,13 +97,16 @@ class PublishedSizes:
         seeds: Seeds of a run. Two published models differ in nothing but a strategy's draws;
             a model trained here differs in its batch orders too.
         tokens: Longest training example; longer texts become several.
-        examples: At most so many training examples of a fold, and of the retain set; None
-            is all.
+        examples: At most so many training examples of the retain set, of each fold but the
+            first, and of the validation texts; None is all.
         probes: At most so many passages and questions of a kind; None is all.
         recipe: Base training, where original and retrained model are trained here.
         dtype: Of the weights: "bfloat16" or "float32".
         checkpointing: From so many parameters on, activations are computed again in the
             backward pass instead of being kept.
+        forget: At most so many training examples of the first fold; None is all. Whoever
+            cuts it asks about texts that were not there.
+        reading: Longest text that is read word by word, in tokens.
     """
 
     seeds: int
@@ -113,6 +116,8 @@ class PublishedSizes:
     recipe: Recipe
     dtype: str = "bfloat16"
     checkpointing: int = 200_000_000
+    forget: int | None = None
+    reading: int = 2048  # as long as MUSE's
 
 
 #: What TOFU's authors fine-tune with: 5 epochs, 1e-5, weight decay 0.01.
@@ -122,9 +127,9 @@ _FINE_TUNING = Recipe(5, 1e-5, 8, weight_decay=0.01)
 PUBLISHED = {
     # Too few steps for bfloat16, which rounds a step of 1e-5 away more often than not.
     "smoke": PublishedSizes(
-        1, 128, 16, 8, replace(_FINE_TUNING, epochs=1), dtype="float32"
+        1, 128, 16, 8, replace(_FINE_TUNING, epochs=1), dtype="float32", forget=16
     ),
-    "laptop": PublishedSizes(2, 512, 400, 100, _FINE_TUNING),
+    "laptop": PublishedSizes(2, 512, 2000, 100, _FINE_TUNING),
     "full": PublishedSizes(3, 2048, None, None, _FINE_TUNING),
 }
 
@@ -138,9 +143,7 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
     "smoke": {
         "synthetic": Sizes(2, 44, 20, 64, 96, 20, 4, Recipe(8, 3e-3)),
         "digits": Sizes(2, 24, 15, 120, 39, 20, 4, Recipe(3, 2e-3)),
-        "text": TextSizes(
-            2, 4, 4, 6, 2, 2, 1, 2, 32, 2, replace(_LANGUAGE, epochs=2)
-        ),
+        "text": TextSizes(2, 4, 4, 6, 2, 2, 1, 2, 32, 2, replace(_LANGUAGE, epochs=2)),
     },
     "laptop": {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),

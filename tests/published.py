@@ -40,6 +40,13 @@ def questions(count: int, seed: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def chunks(text: str, count: int) -> list[str]:
+    """A text cut into so many parts of equally many words."""
+    words = text.split(" ")
+    size = -(-len(words) // count)
+    return [" ".join(words[k : k + size]) for k in range(0, len(words), size)]
+
+
 def muse(
     folder: Path, *, drop: tuple[str, str] | None = None, scal: bool = True
 ) -> Path:
@@ -51,6 +58,8 @@ def muse(
     """
     asked = [sentences(4, f"forget {k}") for k in range(4)]
     retain, holdout = sentences(8, "retain"), sentences(8, "holdout")
+    # The authors join articles and cut them anew: a chunk begins in the middle of one.
+    told = chunks("\n\n".join(holdout[:4]), 3)
     text = lambda rows: {"text": rows}
     pairs = lambda seed: {
         "question": [q for q, _, _ in questions(4, seed)],
@@ -79,7 +88,7 @@ def muse(
         "privleak": {
             "forget": text(asked[0]),
             "retain": text(retain[4:]),
-            "holdout": text(holdout[:4]),
+            "holdout": text(told),
         },
     }
     if scal:
@@ -137,15 +146,21 @@ def _card(folder: Path, configs: list[dict]) -> Path:
     return folder
 
 
-def byte_pairs(texts: list[str], size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `size` tokens, as published models have."""
+def byte_pairs(
+    texts: list[str], size: int, first: tuple[str, ...] = ("<pad>", "<bos>", "<eos>")
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `size` tokens, as published models have.
+
+    Args:
+        first: The first tokens, in order; the special ones among them.
+    """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     special = dict(pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=list(special.values()),
+        special_tokens=list(first),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -3,10 +3,12 @@
 import json
 import re
 import warnings
+from dataclasses import replace
 
 import published
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from erasus_nb import cells, parameters, workloads
@@ -15,8 +17,15 @@ from erasus_nb.profiles import PublishedSizes, Recipe
 from erasus_nb.strategy import MissingRecord
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
-from erasus_nb.workloads.published import build, open_model
-from erasus_nb.workloads.text import IGNORED
+from erasus_nb.workloads.published import (
+    Example,
+    _ask,
+    _holding,
+    _tokens,
+    build,
+    open_model,
+)
+from erasus_nb.workloads.text import IGNORED, following
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(2, 1e-3, 4)
@@ -62,7 +71,7 @@ def test_muse_becomes_four_folds_and_the_rest_is_retained(news):
     for seed in ("forget 1", "forget 2", "forget 3", "retain"):
         for text in published.sentences(4, seed):
             assert text[:60] in kept
-    assert len(asked.holdout) == 4
+    assert len(asked.holdout) == 3
     assert len(news.request(folds=(1, 2)).forget) > len(asked.forget)
 
 
@@ -117,9 +126,14 @@ def test_tofu_validation_and_holdout_share_no_question(answers):
 
 def test_muse_validation_is_not_the_holdout(news):
     asked = news.request()
-    told = " ".join(news.decode(r) for r in asked.holdout["inputs"])
-    for row in news.validation(asked)["inputs"]:
-        assert news.decode(row)[:50] not in told
+    told = " ".join(news.decode(r) for r in asked.holdout["inputs"]).split()
+    runs = {tuple(told[k : k + 8]) for k in range(len(told))}
+    further = [news.decode(row) for row in news.validation(asked)["inputs"]]
+    for words in map(str.split, further):
+        assert not any(tuple(words[k : k + 8]) in runs for k in range(len(words)))
+    # Of eight articles, those that no chunk was cut from are all there.
+    for article in published.sentences(8, "holdout")[4:]:
+        assert article[:60] in " ".join(further)
 
 
 def test_without_further_texts_there_is_no_validation(made, tmp_path):
@@ -133,6 +147,40 @@ def test_without_further_texts_there_is_no_validation(made, tmp_path):
         load.validation(load.request())
 
 
+def test_an_article_that_a_chunk_begins_in_is_told():
+    article = " ".join(f"w{k}" for k in range(30))
+    chunk = article.split(" ", 15)[15] + " and then another one"
+    assert _holding([chunk], [article, "nothing of it"]) == [True, False]
+    assert _holding(["New York"], ["in New York now", "in New Yorkshire"]) == [
+        True,
+        False,
+    ]
+    assert _holding([], ["anything"]) == [False]
+
+
+def test_what_is_read_may_be_longer_than_what_is_trained_on(made):
+    narrow = build(source(made), replace(SIZES, tokens=16), CPU)
+    asked = narrow.request()
+    assert asked.forget["inputs"].shape[1] == 16
+    assert narrow.prompt > 4
+    read = narrow.rows_of(asked)
+    whole = {k: [narrow.decode(r) for r in b["inputs"]] for k, b in read.items()}
+    assert whole["forget"] == published.sentences(4, "forget 0")
+    measured, _ = narrow.measure(narrow.start_model(0), asked)
+    assert measured["extraction_strength"][4] == 4
+
+
+def test_texts_without_anything_after_the_prompt_have_no_extraction_strength(made):
+    load = build(source(made), SIZES, CPU)
+    load.prompt = 300
+    asked = load.request()
+    rows = load.rows_of(asked)
+    assert rows["forget"]["inputs"].shape[1] < load.prompt
+    measured, _ = load.measure(load.start_model(0), asked)
+    name, value, *_, count, reason = measured["extraction_strength"]
+    assert value is None and count == 0 and "longer than its prompt" in reason
+
+
 def test_long_texts_become_several_examples_of_the_width(made):
     short = build(source(made), PublishedSizes(1, 24, None, None, RECIPE), CPU)
     asked = short.request()
@@ -144,10 +192,21 @@ def test_long_texts_become_several_examples_of_the_width(made):
 
 
 def test_a_profile_takes_at_most_so_many_examples_and_probes(made):
-    few = build(source(made), PublishedSizes(1, 300, 3, 2, RECIPE), CPU)
+    few = build(source(made), PublishedSizes(1, 300, 3, 2, RECIPE, forget=2), CPU)
     asked = few.request()
-    assert len(asked.forget) == 3
+    assert len(asked.forget) == 2
+    assert len(asked.retain) == 3 + 3 * 3  # the retain set, and three other folds
     assert len(asked.parts["forget"].unseen) == len(asked.holdout) == 2
+    # Whoever wants few in other places still asks about the whole forget set.
+    some = build(source(made), PublishedSizes(1, 300, 1, 2, RECIPE), CPU)
+    assert len(some.request().forget) == 4
+
+
+def test_a_cut_takes_the_same_places_of_what_belongs_together(made):
+    few = build(source(made, "TOFU"), replace(SIZES, probes=3), CPU)
+    part = few.request().parts["forget"]
+    for (seen, a), (unseen, b), (_, c) in zip(part.seen, part.unseen, part.passages):
+        assert a == b == c and seen != unseen
 
 
 # ------------------------------------------------------------------ models
@@ -396,6 +455,74 @@ def test_a_tokenizer_that_does_not_match_is_refused(made, tmp_path):
         )
 
 
+def test_a_smaller_tokenizer_that_ends_texts_otherwise_is_refused(made, tmp_path):
+    texts = published.sentences(8, "forget 0")
+    other = published.byte_pairs(texts, 400, ["<eos>", "<pad>", "x", "<bos>"])
+    other.save_pretrained(tmp_path / "other")
+    given = str(made / "target"), str(made / "TOFU"), "", str(tmp_path / "other")
+    with pytest.raises(
+        ValueError, match="ends texts .* it is not this model's tokenizer"
+    ):
+        build(Published(*given), SIZES, CPU)
+
+
+def test_a_model_that_lacks_weights_is_refused(made, tmp_path):
+    model = published.checkpoint(tmp_path / "part")
+    weights = load_file(model / "model.safetensors")
+    name = next(n for n in sorted(weights) if "down_proj" in n)
+    del weights[name]
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"lacks the weights {re.escape(name)}, which"):
+        build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs", None])
+def test_broken_weights_are_refused(made, tmp_path, content):
+    model = published.checkpoint(tmp_path / "broken")
+    path = model / "model.safetensors"
+    path.write_bytes(content or path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="model .* cannot be read: "):
+        build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+
+
+def test_a_chat_template_gets_a_date_and_a_first_line_that_stay(made, tmp_path):
+    model = published.checkpoint(tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    line = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
+    today = (
+        "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n"
+    )
+    tokenizer.chat_template = today + line
+    asked = _ask(tokenizer)("Who won?")
+    assert asked == (
+        "10 Apr 2025\n[system] You are a helpful assistant.\n[user] Who won?\n[assistant] "
+    )
+    refuse = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    tokenizer.chat_template = refuse + line
+    assert _ask(tokenizer)("Who won?") == "[user] Who won?\n[assistant] "
+
+
+class Sentencepiece:
+    """Opens every text with a space of its own, as some tokenizers do."""
+
+    bos_token = bos_token_id = None
+    eos_token_id = 0
+
+    def __call__(self, text, add_special_tokens=False):
+        pieces = re.findall(r" ?[^ ]+| ", f" {text}" if text else "")
+        return {"input_ids": [hash(p) % 10**6 + 1 for p in pieces]}
+
+
+def test_an_answer_after_a_question_has_no_second_space():
+    code = lambda text: Sentencepiece()(text)["input_ids"]
+    [row] = _tokens(Sentencepiece(), [Example("Who won?", "Ann did.")], 64)
+    assert row["inputs"] == [*code("Who won? Ann did."), 0]
+    assert row["given"] == len(code("Who won?"))
+    assert following(code, "Who won?", " Ann did.")[1] == code("Ann did.")
+
+
 def test_a_tokenizer_without_an_end_is_refused(made, tmp_path):
     model = published.checkpoint(tmp_path / "endless", eos_token=None)
     with pytest.raises(ValueError, match="no end-of-text token"):
@@ -475,12 +602,28 @@ def test_a_page_refuses_in_one_sentence(made):
 def test_the_relearning_attack_reads_no_probe(news):
     asked = news.request()
     quarter, probes = news.attack(asked)
-    read = " ".join(news.decode(row) for row in quarter["inputs"])
+    read = " ".join(news.decode(row) for row in quarter["inputs"]).split()
+    runs = {tuple(read[k : k + 8]) for k in range(len(read))}
     passages = asked.parts["forget"].passages
-    for given, _ in passages[len(passages) // 4 :]:
-        assert " ".join(given.split())[:60] not in read
+    for _, true in passages[len(passages) // 4 :]:
+        words = true.split()
+        assert not any(tuple(words[k : k + 8]) in runs for k in range(len(words) - 7))
+    assert list(probes) == ["continuations of other passages"]
     model = news.start_model(0).eval()
     assert all(0 <= probe(model) <= 1 for probe in probes.values())
+
+
+def test_the_attack_on_tofu_asks_for_other_answers_only(answers, monkeypatch):
+    asked, said = answers.request(), []
+    quarter, probes = answers.attack(asked)
+    monkeypatch.setattr(
+        answers, "answers", lambda model, asked: said.extend(asked) or [0.0]
+    )
+    probes["answers to other questions, paraphrased"](None)
+    [read] = [answers.decode(row) for row in quarter["inputs"]]  # of six
+    part = asked.parts["forget"]
+    assert tuple(said) == part.unseen[1:]
+    assert part.seen[0][0] in read and part.seen[0][1] in read
 
 
 def test_an_answer_ends_where_the_next_question_begins(news):

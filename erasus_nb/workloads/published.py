@@ -22,6 +22,8 @@ from urllib.request import getproxies
 
 import torch
 from huggingface_hub import constants
+from jinja2 import TemplateError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -31,7 +33,16 @@ from ..strategy import Batch, MissingRecord
 from ..training import global_seed
 from . import Published
 from .base import Request
-from .text import Part, TextFold, TextRequest, TextWorkload, _batch, _mean
+from .text import (
+    Part,
+    TextFold,
+    TextRequest,
+    TextWorkload,
+    _batch,
+    _mean,
+    drawn,
+    following,
+)
 
 #: The configurations of MUSE's data that a run needs, with their splits.
 MUSE = {
@@ -40,6 +51,12 @@ MUSE = {
     "knowmem": ("forget_qa", "forget_qa_icl", "retain_qa", "retain_qa_icl"),
     "privleak": ("forget", "retain", "holdout"),
 }
+#: Texts that share so many words in a row hold the same passage.
+SAME = 8
+#: Words of the pieces that never-trained articles are cut into for validation.
+PIECE = 200
+#: How open-unlearning asks its chat models: a template may print a date and a first line.
+SYSTEM, DATE = "You are a helpful assistant.", "10 Apr 2025"
 #: TOFU's requests, with the retain set of each.
 TOFU = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 
@@ -199,7 +216,10 @@ def _muse(data: _Data) -> Corpus:
         e for k in ("retain1", "retain2") for e in every[k] if e not in known
     )
     privacy = {k: data.texts("privleak", k) for k in MUSE["privleak"]}
-    told = set(privacy["holdout"])
+    # The authors join articles and cut them anew for `privleak`, so that the texts of one
+    # are not those of the other: the holdout is told by its words.
+    further = [piece for e in every["holdout"] for piece in _pieces(e.text)]
+    told = _holding([e.text for e in privacy["holdout"]], further)
 
     def asked_about(part: str) -> tuple[tuple[str, str], ...]:
         shots = data.rows("knowmem", f"{part}_qa_icl", "question", "answer")
@@ -214,7 +234,7 @@ def _muse(data: _Data) -> Corpus:
         tuple(folds),
         retain,
         privacy,
-        tuple(e for e in every["holdout"] if e not in told),
+        tuple(Example("", p) for p, known in zip(further, told) if not known),
         {
             "forget": Part(
                 tuple(data.rows("verbmem", "forget", "prompt", "gt")),
@@ -230,6 +250,27 @@ def _muse(data: _Data) -> Corpus:
         32,
         ("\n\n", "\nQuestion", "Question:"),
     )
+
+
+def _pieces(text: str) -> list[str]:
+    """A text cut after every PIECE words."""
+    words = re.findall(r"\s*\S+", text)
+    return ["".join(words[k : k + PIECE]) for k in range(0, len(words), PIECE)]
+
+
+def _holding(passages: Sequence[str], texts: Sequence[str]) -> list[bool]:
+    """Whether each text holds a part of any passage: SAME words, or all of a shorter one."""
+    runs = lambda words: {
+        tuple(words[k : k + SAME]) for k in range(len(words) - SAME + 1)
+    }
+    whole = lambda words: f" {' '.join(words)} "
+    split = [passage.split() for passage in passages]
+    long = set().union(*map(runs, split))
+    short = {whole(words) for words in split if 0 < len(words) < SAME}
+    return [
+        not long.isdisjoint(runs(words)) or any(s in whole(words) for s in short)
+        for words in (text.split() for text in texts)
+    ]
 
 
 def _tofu(data: _Data, wanted: str, ask: Callable[[str], str]) -> Corpus:
@@ -309,18 +350,26 @@ def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
         dtype: Of the weights, e.g. "bfloat16".
 
     Raises:
-        ValueError: it is not there, or not such a model.
+        ValueError: it is not there, not such a model, or lacks weights.
     """
     _reachable(name, "model")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             device_map={"": device},
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unreachable(name, "model", error) from error
+    if lacking := sorted(loaded["missing_keys"]):
+        raise ValueError(
+            f"model {name} lacks the weights {lacking[0]}"
+            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+            + ", which would be drawn at random"
+        )
     return model.eval()
 
 
@@ -329,11 +378,11 @@ def open_tokenizer(name: str, config):
 
     Raises:
         ValueError: it is not there; it has no end token; it has tokens that the model has
-            no embedding for.
+            no embedding for; its texts start and end otherwise than the model's.
     """
     _reachable(name, "tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise _unreachable(name, "tokenizer", error) from error
     if len(tokenizer) > config.vocab_size:
@@ -345,6 +394,20 @@ def open_tokenizer(name: str, config):
         raise ValueError(
             f"the tokenizer {name} has no end-of-text token, so no continuation ends; set "
             "tokenizer.eos_token and save it again"
+        )
+    every = lambda ids: {ids} if isinstance(ids, int) else set(ids or ())
+    pairs = [
+        (
+            every(getattr(tokenizer, f"{end}_token_id")),
+            every(getattr(config, f"{end}_token_id")),
+        )
+        for end in ("bos", "eos")
+    ]
+    if not any(ours & theirs for ours, theirs in pairs) and any(all(p) for p in pairs):
+        raise ValueError(
+            f"the tokenizer {name} starts and ends texts with tokens {pairs[0][0] or 'none'} "
+            f"and {pairs[1][0]}, the model with {pairs[0][1] or 'none'} and "
+            f"{pairs[1][1] or 'none'}: it is not this model's tokenizer"
         )
     return tokenizer
 
@@ -492,14 +555,23 @@ class PublishedWorkload(TextWorkload):
     # ---- measuring
 
     def attack(self, request: TextRequest):
-        """Relearn from examples that hold no probe; see TextWorkload."""
-        passages = request.parts["forget"].passages
-        others = passages[len(passages) // 4 :]
-        about = request.parts["forget"].unseen
-        opening = lambda text: " ".join(text.split())[:60]
-        asked = {opening(given) for given, _ in others}
-        texts = [" ".join(self.decode(r).split()) for r in request.forget["inputs"]]
-        free = [k for k, t in enumerate(texts) if not any(o in t for o in asked)]
+        """Relearn from examples that hold nothing of what is then asked; see TextWorkload.
+
+        Of MUSE, continuations alone: which text answers a question is not published.
+        """
+        forget = request.parts["forget"]
+        later = slice(len(forget.passages) // 4, None)
+        others = forget.passages[later]
+        about = forget.unseen[later] if forget.seen else ()
+
+        def told(given: str, true: str) -> str:
+            """The true words, after as many of the given ones as make them SAME words."""
+            words, before = true.split(), self.decode(self.opened(given)).split()
+            return " ".join([*before, *words][-max(SAME, len(words)) :])
+
+        texts = [self.decode(row) for row in request.forget["inputs"]]
+        known = _holding([told(*probe) for probe in (*others, *about)], texts)
+        free = [k for k, holds in enumerate(known) if not holds]
         if not free:
             raise ValueError(
                 "every forget example holds a probe: nothing to relearn from"
@@ -507,9 +579,12 @@ class PublishedWorkload(TextWorkload):
         probes = {
             "continuations of other passages": lambda model: _mean(
                 self.verbatim(model, others)
-            ),
-            "answers": lambda model: _mean(self.answers(model, about)),
+            )
         }
+        if about:
+            probes["answers to other questions, paraphrased"] = lambda model: _mean(
+                self.answers(model, about)
+            )
         chosen = torch.tensor(free[: max(1, len(texts) // 4)], device=self.device)
         return request.forget.take(chosen), probes
 
@@ -528,8 +603,8 @@ def _tokens(tokenizer, examples: Sequence[Example], width: int) -> list[dict]:
     for given, text in examples:
         given = given.removeprefix(tokenizer.bos_token or "")
         joined = text if not given or given[-1].isspace() else f" {text}"
-        ids = [*code(joined), tokenizer.eos_token_id]
-        head = [*start, *code(given)]
+        before, ids = following(code, given, joined)
+        head, ids = [*start, *before], [*ids, tokenizer.eos_token_id]
         if given:
             room = max(len(start), width - len(ids))
             head = (
@@ -562,11 +637,17 @@ def _ask(tokenizer) -> Callable[[str], str]:
     """Question -> prompt: by the tokenizer's chat template, if it has one."""
     if not getattr(tokenizer, "chat_template", None):
         return lambda question: f"Question: {question}\nAnswer:"
-    return lambda question: tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
+
+    def ask(question: str) -> str:
+        said = [{"role": "user", "content": question}]
+        how = dict(tokenize=False, add_generation_prompt=True, date_string=DATE)
+        first = [{"role": "system", "content": SYSTEM}]
+        try:
+            return tokenizer.apply_chat_template([*first, *said], **how)
+        except TemplateError:  # some know no such role
+            return tokenizer.apply_chat_template(said, **how)
+
+    return ask
 
 
 def _slug(text: str) -> str:
@@ -596,13 +677,20 @@ def build(
     model = open_model(published.model, sizes.dtype, device)
     config = model.config
     tokenizer = open_tokenizer(published.tokenizer or published.model, config)
-    corpus = _some(read(published.data, _ask(tokenizer)), sizes)
-    width = min(sizes.tokens, getattr(config, "max_position_embeddings", sizes.tokens))
-    coded = lambda examples: _tokens(tokenizer, examples, width)
-    folds, retain = [coded(f) for f in corpus.folds], coded(corpus.retain)
+    corpus = _some(read(published.data, _ask(tokenizer)), sizes.probes)
+    holds = getattr(config, "max_position_embeddings", None) or sizes.reading
+    width, longest = min(sizes.tokens, holds), min(sizes.reading, holds)
+    coded = lambda examples, most=None: _tokens(tokenizer, examples, width)[:most]
+    first, *rest = corpus.folds
+    folds = [coded(first, sizes.forget), *(coded(f, sizes.examples) for f in rest)]
+    retain = coded(corpus.retain, sizes.examples)
     # One row a text, as MUSE has it: what lies beyond the width is not read.
-    checks = {k: [coded((e,))[0] for e in v] for k, v in corpus.read.items()}
-    validation = coded(corpus.validation)
+    checks = {
+        k: [_tokens(tokenizer, (e,), longest)[0] for e in v]
+        for k, v in corpus.read.items()
+    }
+    longest = max(len(r["inputs"]) for rows in checks.values() for r in rows)
+    validation = coded(corpus.validation, sizes.examples)
     groups = [*folds, retain, *checks.values(), validation]
     give_padding(
         tokenizer,
@@ -610,16 +698,17 @@ def build(
         {t for rows in groups for row in rows for t in row["inputs"]},
     )
     pad = tokenizer.pad_token_id
-    table = lambda rows, ids: _batch(rows, width, pad, ids)
-    never = lambda rows: table(rows, torch.full((len(rows),), -1))
+    table = lambda rows, wide, ids: _batch(rows, wide, pad, ids)
+    never = lambda rows, wide: table(rows, wide, torch.full((len(rows),), -1))
     train = [row for rows in (*folds, retain) for row in rows]
-    data = table(train, torch.arange(len(train)))
-    tables = {k: never(rows) for k, rows in checks.items()}
+    data = table(train, width, torch.arange(len(train)))
+    tables = {k: never(rows, longest) for k, rows in checks.items()}
     place, built = 0, []
     for number, rows in enumerate(folds):
         ids = torch.arange(place, place + len(rows))
         unseen = tables["holdout"] if number == 0 else tables["holdout"].take(ids[:0])
-        apart = never(validation) if validation and number == 0 else data.take(ids[:0])
+        some = validation if number == 0 else []
+        apart = never(some, width) if some else data.take(ids[:0])
         empty = Part((), (), (), ())
         part = corpus.parts["forget"] if number == 0 else empty
         built.append(TextFold(ids, part, unseen, corpus.parts["holdout"], apart))
@@ -671,21 +760,12 @@ def build(
     return workload
 
 
-def _some(corpus: Corpus, sizes: profiles.PublishedSizes) -> Corpus:
-    """At most as many examples and probes as the profile wants."""
-    few, probes = slice(sizes.examples), sizes.probes
-    short = lambda x: x if probes is None else x[:: max(1, len(x) // probes)][:probes]
-    parts = {
-        k: Part(short(p.passages), short(p.unseen), short(p.seen), p.names)
-        for k, p in corpus.parts.items()
-    }
+def _some(corpus: Corpus, probes: int | None) -> Corpus:
+    """At most so many passages, questions and texts that are read of each kind."""
     return replace(
         corpus,
-        folds=tuple(fold[few] for fold in corpus.folds),
-        retain=corpus.retain[few],
-        validation=corpus.validation[few],
-        read={k: short(v) for k, v in corpus.read.items()},
-        parts=parts,
+        read={k: drawn(v, probes) for k, v in corpus.read.items()},
+        parts={k: p.some(probes) for k, p in corpus.parts.items()},
     )
 
 

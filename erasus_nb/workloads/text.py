@@ -252,6 +252,17 @@ class TextTask(Task):
 # ------------------------------------------------------------------ the workload
 
 
+def drawn(texts: Sequence, count: int | None) -> tuple:
+    """At most `count` of them (None is all) in their order, the same ones every time.
+
+    At random: texts lie person by person in one order of topics, so that every n-th of them
+    would be on one topic. Lists of one length lose the same places.
+    """
+    draw = generator("text", "some", len(texts))
+    order = torch.randperm(len(texts), generator=draw)[:count]
+    return tuple(texts[k] for k in order.sort().values.tolist())
+
+
 @dataclass(frozen=True)
 class Part:
     """Text about some people, to measure with.
@@ -288,19 +299,10 @@ class Part:
         cut = lambda x: x[len(x) // people * count :]
         return Part(*map(cut, (self.passages, self.unseen, self.seen, self.names)))
 
-    def some(self, count: int) -> Part:
-        """At most `count` passages and questions of each kind, the same ones every time.
-
-        Drawn at random: texts lie person by person in one order, so that every so-manieth
-        of them would be on one topic.
-        """
-
-        def drawn(texts: tuple) -> tuple:
-            draw = generator("text", "some", len(texts))
-            order = torch.randperm(len(texts), generator=draw)[:count]
-            return tuple(texts[k] for k in order.sort().values.tolist())
-
-        return Part(*map(drawn, (self.passages, self.unseen, self.seen)), self.names)
+    def some(self, count: int | None) -> Part:
+        """At most `count` passages and questions of each kind; see `drawn`."""
+        lists = self.passages, self.unseen, self.seen
+        return Part(*(drawn(texts, count) for texts in lists), self.names)
 
 
 @dataclass(frozen=True)
