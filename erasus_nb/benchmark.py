@@ -431,21 +431,24 @@ class Bench:
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
-        Processes that write the same document share the controls out.
+        Processes that write the same document share the rows out: where a row takes
+        seconds, one by one, so that none waits long for another's last.
         """
         writer = self._writer("reference")
         functions = {c.__name__: c for c in controls.on(self.workload)}
+        pieces = [self.seeds] if self.load.stacked else [(s,) for s in self.seeds]
         names = ("original", "retrained", *functions)
+        items = [(name, seeds) for name in names for seeds in pieces]
         if writer.path is not None:
-            names = shared(names, writer.turn)
-        for name in names:
+            items = shared(items, writer.turn)
+        for name, seeds in items:
             writer.look()
             if name not in functions:
-                for seed in self.seeds:
+                for seed in seeds:
                     self._reference(writer, name, seed)
                 continue
-            control = functions[name]
-            self._rows(writer, control, "control", *self.full_settings(control))
+            how = self.full_settings(functions[name])
+            self._rows(writer, functions[name], "control", *how, seeds)
         writer.look()
         writer.document.gates = self._gates(writer.document)
         writer.flush()
@@ -507,7 +510,7 @@ class Bench:
             if keep
             else _Writer(None, self._empty("own"))
         )
-        return self._rows(writer, function, "strategy", full, by)
+        return self._rows(writer, function, "strategy", full, by, self.seeds)
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
@@ -548,9 +551,9 @@ class Bench:
         asked = (seed, self.request, self.folds)
         return self._key("row", source_of(function), full, by, *asked, code=_ROW_CODE)
 
-    def _rows(self, writer, function, kind, full, by) -> list[records.Row]:
+    def _rows(self, writer, function, kind, full, by, seeds) -> list[records.Row]:
         facts, rows = function.facts, []
-        for seed in self.seeds:
+        for seed in seeds:
             key = self._row_key(function, full, by, seed)
             if not writer.has(facts.name, seed, key, self.seeds):
                 row = _unfinished(
@@ -866,9 +869,11 @@ class _Writer:
     def _locked(self) -> FileLock:
         return FileLock(self.path.with_name(f".{self.path.name}.lock"))
 
-    def turn(self, name: str) -> FileLock:
-        """Held while a process measures rows that others would measure too."""
-        return FileLock(self.path.with_name(f".{self.path.name}.{name}.lock"))
+    def turn(self, rows: tuple[str, Sequence[int]]) -> FileLock:
+        """Held while a process measures rows (a name, its seeds) that others want too."""
+        name, seeds = rows
+        which = f"{name}-{seeds[0]}-{seeds[-1]}"
+        return FileLock(self.path.with_name(f".{self.path.name}.{which}.lock"))
 
     def look(self) -> None:
         """Take in, and trust, what another process finished while this one waited."""

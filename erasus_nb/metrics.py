@@ -369,9 +369,9 @@ def min_k_plus_plus(
     p = log_p.exp()
     own = log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     # 0 log 0 is 0: a token that has no chance surprises nobody.
-    mean = (p * log_p.masked_fill(p == 0, 0)).sum(-1)
-    centred = log_p.masked_fill(p == 0, 0) - mean.unsqueeze(-1)
-    variance = (p * centred**2).sum(-1)
+    log_p = log_p.masked_fill(p == 0, 0)
+    mean = (p * log_p).sum(-1)
+    variance = (p * (log_p - mean.unsqueeze(-1)) ** 2).sum(-1)
     return min_k((own - mean) / variance.clamp(min=1e-6).sqrt(), scored, share)
 
 
