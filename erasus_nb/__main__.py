@@ -210,7 +210,8 @@ class _Runner:
             "-y",
             yaml.safe_dump(job.values),
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**_ALLOCATOR, **os.environ}
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with self.lock:
             if self.stopping:
                 return
@@ -269,6 +270,14 @@ class _Runner:
         run["metadata"]["erasus"] = {"stamp": job.stamp}
         records.write_text(job.output, json.dumps(run, indent=1))
         job.part.unlink()
+
+
+#: glibc gives freed memory back to the system at once and asks for it again at the next step;
+#: kept, a page on the language model takes about 3 % less time.
+_ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": str(10**9),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
 
 
 def _clock(seconds: float) -> str:

@@ -188,8 +188,12 @@ class Page:
         if lines := self._lines(function.__name__):
             display(HTML(lines))
 
+    def rows(self, workload: str, name: str) -> list[records.Row]:
+        """The rows of one strategy that this page has run, a seed each."""
+        return [row for row in self._rows[workload] if row.strategy == name]
+
     def _ran(self, name: str, workload: str) -> bool:
-        return any(row.strategy == name for row in self._rows[workload])
+        return bool(self.rows(workload, name))
 
     def _lines(self, name: str) -> str:
         """The rows of a strategy between original and retrained; "" where it did not run."""
@@ -227,7 +231,7 @@ class Page:
             if not standing.seeds:
                 said.append(f"- `{workload}`: {_status(standing)}.")
                 continue
-            rows = [r for r in self._rows[workload] if r.strategy == function.__name__]
+            rows = self.rows(workload, function.__name__)
             whole = first + (f"{ON_TEXT}." if workload == "text" else template)
             fields = _fields(self.board(workload), standing, rows)
             said.append(f"- `{workload}`: {whole.format_map(fields)}")
@@ -304,7 +308,7 @@ class Page:
         }
         for function in functions:
             name = function.__name__
-            rows = [r for r in self._rows[workload] if r.strategy == name]
+            rows = self.rows(workload, name)
             if name in self.functions and rows and rows[0].status == "ok":
                 models[name] = bench.model_of(function, seed)
         parts = bench.asked.parts
@@ -641,13 +645,16 @@ class _Metrics:
 
 
 class _Info:
-    """Formats as the mean over seeds of the rows' info named in the format spec."""
+    """Formats as the mean over seeds of the rows' info named in the format spec; "—" where
+    no row has it."""
 
     def __init__(self, rows: Sequence[records.Row]):
         self.rows = rows
 
     def __format__(self, spec: str) -> str:
-        values = [r.info[spec] for r in self.rows if r.status == "ok"]
+        values = [r.info[spec] for r in self.rows if spec in r.info]
+        if not values:
+            return "—"
         if all(isinstance(v, (int, float)) for v in values):
             return f"{sum(values) / len(values):.3g}"
         return ", ".join(sorted({str(v) for v in values}))

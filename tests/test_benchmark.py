@@ -663,3 +663,29 @@ def test_pages_share_the_attack_on_the_references(tmp_path, monkeypatch):
     assert len(attacked) == 3 + 1, "another page attacks its own strategies alone"
     smoke(tmp_path, seeds=(0,)).relearn([], (0,), steps=(0, 2))
     assert len(attacked) == 4 + 2, "another attack is another measurement"
+
+
+# ------------------------------------------------------------------ memory
+
+RISE = """
+import torch
+from erasus_nb.benchmark import _PeakMemory
+freed = [torch.zeros(2**18) for _ in range(200)]  # a MiB each
+del freed
+memory = _PeakMemory("cpu")
+taken = [torch.zeros(2**18) for _ in range(100)]
+print(memory.rise_mb())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_memory_that_was_free_before_counts_as_taken():
+    kept = {"MALLOC_TRIM_THRESHOLD_": str(10**9), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+    said = subprocess.run(
+        [sys.executable, "-c", RISE],
+        env={**os.environ, **kept},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 95 < float(said.stdout) < 130

@@ -10,7 +10,7 @@ from contract import battery, setting
 
 from erasus_nb.cells import load
 from erasus_nb.strategy import Unlearned, strategy
-from erasus_nb.training import clone, generator, same_weights
+from erasus_nb.training import clone, generator, global_seed, same_weights
 
 page = load("llm")
 QUICK = {"align_steps": 4, "unlearn_steps": 2, "taus": (0.2, -0.5)}
@@ -86,6 +86,26 @@ def test_below_the_threshold_nothing_pulls():
 
     assert all(g is None or (g == 0).all() for g in pull(1.01))
     assert any(g is not None and (g != 0).any() for g in pull(-1.0))
+
+
+def test_unlearning_moves_the_model_and_neither_the_reader_nor_the_meanings(
+    monkeypatch,
+):
+    where, made = setting("text"), []
+
+    def kept(build):
+        return lambda *given: made.append(build(*given)) or made[-1]
+
+    monkeypatch.setattr(page, "Reader", kept(page.Reader))
+    monkeypatch.setattr(page, "frozen", kept(page.frozen))
+    settings = {"align_steps": 0, "unlearn_steps": 3, "taus": (-1.0,)}
+    model = where.run(page.embedding_alignment, **settings).model
+    meaning, reader = made
+    with global_seed("reader", 0):
+        fresh = type(reader)(64)
+    assert same_weights(reader.state_dict(), fresh.state_dict())
+    assert same_weights(meaning.state_dict(), where.original.state_dict())
+    assert not same_weights(model.state_dict(), where.original.state_dict())
 
 
 def test_unlearning_lowers_the_likeness_and_a_new_reader_agrees():

@@ -804,13 +804,17 @@ class TextWorkload:
             name: metrics.auc(score("forget").cpu(), score("holdout").cpu())
             for name, score in familiar.items()
         }
+        # All of a kind in one go: what a step of decoding costs, it costs once.
+        recited = self.verbatim(model, (*forget.passages, *unlike.passages))
         verbatim = {
-            "forget": _mean(self.verbatim(model, forget.passages)),
-            "holdout": _mean(self.verbatim(model, unlike.passages)),
+            "forget": _mean(recited[: len(forget.passages)]),
+            "holdout": _mean(recited[len(forget.passages) :]),
         }
-        unseen = _mean(self.answers(model, forget.unseen))
-        seen = _mean(self.answers(model, forget.seen)) if forget.seen else None
-        kept = _mean(self.answers(model, retain.unseen))
+        asked = forget.unseen, forget.seen, retain.unseen
+        answers = iter(self.answers(model, sum(asked, ())))
+        unseen, seen, kept = (
+            _mean([next(answers) for _ in some]) if some else None for some in asked
+        )
         fluent = float((-loss["retain"].mean()).exp())
         after = read["forget"]["scored"].clone()
         after[:, : max(self.prompt - 1, 0)] = False  # what is given is not extracted
