@@ -26,6 +26,9 @@ from .workloads.classifier import REQUESTS
 # Libraries would draw their progress with widgets, which a published page cannot show: that
 # they cannot either is no news to a reader, and the warning prints a path of this machine.
 warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
+# Of libraries that use each other: nothing a reader can do, and a path of this machine too.
+warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 #: Claims in prose are checked where the rows can carry them.
 CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5
