@@ -240,7 +240,7 @@ def test_one_after_the_other_erases_what_all_at_once_does():
 def test_the_trace_points_at_the_layer_that_can_still_be_read():
     # What the last layer writes at the subject is read by no later layer.
     model, task, facts, _, _ = situation()
-    layer, effects = page.peak(model, task, facts, 3.0, 4, 0)
+    layer, effects = page.peak(model, task, facts, 3.0, 4, 0, "last")
     assert layer == 0 and len(effects) == 2
     assert effects[1] == pytest.approx(0, abs=1e-5)
 
@@ -253,7 +253,7 @@ def test_the_last_layer_is_not_chosen_even_where_the_others_do_harm(monkeypatch)
         return 0.9, 0.1, {"MLP": 0.1 + effects}
 
     monkeypatch.setattr(page, "trace", harmful)
-    assert page.peak(model, task, facts, 3.0, 4, 0)[0] == 1
+    assert page.peak(model, task, facts, 3.0, 4, 0, "last")[0] == 1
 
 
 def test_facts_that_the_model_does_not_know_point_nowhere(monkeypatch):
@@ -266,7 +266,7 @@ def test_facts_that_the_model_does_not_know_point_nowhere(monkeypatch):
         return (0.9 if known else 0.2), 0.1, {"MLP": 0.1 + both}
 
     monkeypatch.setattr(page, "trace", traced)
-    assert page.peak(model, task, facts, 3.0, 4, 0)[0] == 1
+    assert page.peak(model, task, facts, 3.0, 4, 0, "last")[0] == 1
 
 
 def test_by_default_the_edit_is_where_it_can_act_and_every_pass_is_counted(monkeypatch):
@@ -321,7 +321,27 @@ def test_the_essence_is_held_from_the_side_of_what_is_said_now(monkeypatch):
     assert not torch.allclose(moved, backward, rtol=1e-2)
 
 
+def test_a_key_at_the_first_token_is_read_there_and_edited_there():
+    model, task, facts, name, _ = situation()
+    found = page.keys_of(model, facts, name, [], "first")
+    seen = []
+    module = model.get_submodule(name)
+    hook = module.register_forward_pre_hook(lambda m, i: seen.append(i[0]))
+    with torch.no_grad():
+        model(input_ids=facts[3].prompt[None])
+    hook.remove()
+    alone = seen[0][0, facts[3].subject[0]].double()
+    assert torch.allclose(found[3], alone, atol=1e-5)
+    settings = {**QUICK, "v_steps": 20, "at": "first"}
+    edited = setting("text").run(page.causal_tracing, **settings).model
+    with torch.no_grad():
+        before = page.chance_of(model, facts).mean()
+        assert page.chance_of(edited, facts).mean() < 0.7 * before
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="last or first token, not 'middle'"):
+        setting("text").run(page.causal_tracing, at="middle")
     with pytest.raises(ValueError, match="sequential, exact or memit, not 'all'"):
         setting("text").run(page.causal_tracing, multi="all")
 
