@@ -28,7 +28,9 @@ from .workloads.classifier import REQUESTS
 warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
 # Of libraries that use each other: nothing a reader can do, and a path of this machine too.
 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+warnings.filterwarnings(
+    "ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning
+)
 
 #: Claims in prose are checked where the rows can carry them.
 CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5

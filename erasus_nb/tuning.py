@@ -47,6 +47,15 @@ def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
     return tuple(listed)
 
 
+def kept_trials(name: str, workload: str) -> list[dict[str, Any]]:
+    """The kept trials of a strategy, as `trials` returned them; none if it was not tuned."""
+    for path in sorted((ROOT / "notebooks" / "tuned").glob("*.json")):
+        found = json.loads(path.read_text("utf-8")).get(workload, {})
+        if name in found:
+            return found[name]["trials"]
+    return []
+
+
 def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
     """Run every setting of a strategy's budget, defaults first.
 
@@ -119,14 +128,14 @@ def tune(
             *function.facts.analogue_on,
         }:
             continue
-        tried = trials(bench, function)
-        entry = choose(tried, seeds)
-        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        found = trials(bench, function)
+        entry = choose(found, seeds)
+        kept = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         if entry:
-            found.setdefault(workload, {})[name] = entry
-            records.write_text(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
-        best = entry.get("settings", tried[0]["reason"])
+            kept.setdefault(workload, {})[name] = entry
+            records.write_text(path, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        best = entry.get("settings", found[0]["reason"])
         means = [
-            round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in tried
+            round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in found
         ]
         say(f"{workload} {name}: {best} from {means}")
