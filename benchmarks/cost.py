@@ -242,7 +242,8 @@ def gpu(
         return
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     size, epochs = 32, 4
-    sizes = TextSizes(1, 32, 32, 32, 2, 4, 2, layers, width, 12, Recipe(1, 1e-4, size))
+    shape = (1, 32, 32, 32, 2, 4, 2, layers, width, 12)
+    sizes = TextSizes(*shape, Recipe(1, 1e-4, size), spread=0.02)
     load = language.make(sizes, torch.device(device))
     model = load.make_model(0).to(torch.bfloat16)
     asked, task = load.request(), load.task()

@@ -366,10 +366,19 @@ class Bench:
             which, seeds = zip(*(wanted[place] for place in places))
             return self.load.train([ids[k] for k in which], seeds)
 
+        def train_one(place: int) -> dict[str, Tensor]:
+            k, seed = wanted[place]
+            if k != "original" or not self._logs_kept:
+                return train([place])[0]
+            log = self._empty_log(seed)
+            [state] = self.load.train([ids[k]], [seed], logs=[log])
+            self.store.one(self._log_key(seed), log.tensors)
+            return state
+
         if self.load.stacked:
             states = self.store.many(keys, train)
         else:
-            states = self.store.each(keys, lambda place: train([place])[0])
+            states = self.store.each(keys, train_one)
         for (k, seed), state in zip(wanted, states):
             self._states.setdefault(k, {})[seed] = state
         return self._states[kind]
@@ -648,8 +657,27 @@ class Bench:
             }
         )
 
+    @property
+    def _logs_kept(self) -> bool:
+        """Whether originals are kept with their logs: where these are small."""
+        return self.load.owners is not None and self.published is None
+
+    def _empty_log(self, seed: int) -> provenance.UpdateLog:
+        return provenance.UpdateLog(self.load.start_model(seed), self.load.owners)
+
+    def _log_key(self, seed: int) -> str:
+        return self._key("update log", seed, code=_RECORD_CODE)
+
     def update_log(self, seed: int) -> provenance.UpdateLog:
-        """The log of one seed; those of the next seeds are recorded beside it and kept."""
+        """The log of one seed: kept with its original, or recorded by training it again.
+
+        Those of the next seeds are recorded beside it then, and held.
+        """
+        if self._logs_kept:
+            final = self.originals()[seed]
+            again = lambda: provenance.update_log(self.load, seed, final).tensors()
+            kept = self.store.one(self._log_key(seed), again)
+            return self._empty_log(seed).restore(kept)
         if seed not in self._logs:
             self._logs.clear()  # before the next ones are made: they are large
             place = self.seeds.index(seed)
@@ -1000,19 +1028,23 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: one(v) for k, v in values.items()}
 
 
+def tuned(category: str, name: str, workload: str) -> dict[str, Any]:
+    """What tuning kept of a strategy on a workload: settings, chosen_by, trials; or nothing."""
+    path = ROOT / "notebooks" / "tuned" / f"{category.lower()}.json"
+    kept = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return kept.get(workload, {}).get(name, {})
+
+
 def tuned_settings(function: Callable, workload: str) -> tuple[dict[str, Any], str]:
     """The settings chosen on the tuning seeds, if this strategy was tuned on this workload.
 
     Returns:
         The settings that differ from the defaults, and who chose them.
     """
-    facts = function.facts
-    path = ROOT / "notebooks" / "tuned" / f"{facts.category.lower()}.json"
-    if path.is_file():
-        found = json.loads(path.read_text("utf-8")).get(workload, {}).get(facts.name)
-        if found:
-            return found["settings"], found["chosen_by"]
-    return {}, "the function's defaults"
+    found = tuned(function.facts.category, function.facts.name, workload)
+    if not found:
+        return {}, "the function's defaults"
+    return found["settings"], found["chosen_by"]
 
 
 @cache

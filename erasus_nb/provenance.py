@@ -37,21 +37,29 @@ class UpdateLog:
     """Every optimiser step of base training: its examples, and how the weights moved.
 
     Made for all steps, before any request is known. `initial` plus all changes is the
-    trained model. Changes are kept as one flat float32 vector per step.
+    trained model. Changes are kept as one flat float32 vector per step; where it is known
+    beforehand who may ask, as one float64 sum over the steps that held examples of the
+    same owners.
 
     Args:
         start: The model before training, or its weights by name.
+        owners: Ids of the examples of each owner who may ask to have all of them
+            forgotten. None is for requests of any kind.
 
     Source: Graves, Nagisetty and Ganesh (AAAI 2021), section "Amnesiac Unlearning".
     """
 
-    def __init__(self, start: State):
+    def __init__(self, start: State, owners: Sequence[Tensor] | None = None):
         weights = _weights(start)
         self._shapes = {name: value.shape for name, value in weights.items()}
+        self._owners = None if owners is None else [ids.cpu() for ids in owners]
+        self._present: dict[tuple[bool, ...], int] = {}  # whose examples -> place
         self.initial = _flat(weights)
         self.ids: list[Tensor] = []
         self.epochs: list[int] = []
         self.changes: list[Tensor] = []
+        #: Step -> place of its change, or of the sum that it is part of, in `changes`.
+        self.places: list[int] = []
         #: Buffers (running statistics) before the first step and after every step.
         self.buffers = [_buffers(start)]
 
@@ -61,14 +69,24 @@ class UpdateLog:
 
     def after(self, state: State, before: Tensor, epoch: int, ids: Tensor) -> None:
         """Record the step just taken on the examples `ids`, shape (B,)."""
-        self.changes.append(_flat(_weights(state)) - before)
-        self.ids.append(ids.detach().cpu().clone())
+        used, change = ids.detach().cpu().clone(), _flat(_weights(state)) - before
+        if self._owners is None:
+            self.places.append(len(self.changes))
+            self.changes.append(change)
+        else:
+            whose = tuple(bool(torch.isin(used, own).any()) for own in self._owners)
+            place = self._present.setdefault(whose, len(self.changes))
+            if place == len(self.changes):
+                self.changes.append(torch.zeros_like(change, dtype=torch.float64))
+            self.changes[place] += change
+            self.places.append(place)
+        self.ids.append(used)
         self.epochs.append(epoch)
         self.buffers.append(_buffers(state))
 
     def __len__(self) -> int:
         """Number of recorded steps."""
-        return len(self.changes)
+        return len(self.places)
 
     @property
     def nbytes(self) -> int:
@@ -93,16 +111,28 @@ class UpdateLog:
 
         Returns:
             Weights (and, where there are any, buffers) by name.
+
+        Raises:
+            MissingRecord: there is no such step, or it was added up with others that
+                are not to be reverted.
         """
-        if strange := sorted(set(steps) - set(range(len(self)))):
+        chosen = set(steps)
+        if strange := sorted(chosen - set(range(len(self)))):
             raise MissingRecord(
                 f"the log has {len(self)} steps and no step {strange[0]}"
+            )
+        places = {self.places[k] for k in chosen}
+        together = {k for k, place in enumerate(self.places) if place in places}
+        if left := sorted(together - chosen):
+            raise MissingRecord(
+                f"step {left[0]} held examples of the same owners as steps to be "
+                "reverted; the log adds such steps up and takes back all or none of them"
             )
         weights = _weights(state)
         # float64: hundreds of float32 changes cancel here, in whatever order.
         flat = _flat(weights).double()
-        for k in sorted(set(steps)):
-            flat -= self.changes[k].double()
+        for place in sorted(places):
+            flat -= self.changes[place].double()
         parts = flat.split([shape.numel() for shape in self._shapes.values()])
         reverted = {
             name: part.view(shape).to(weights[name])
@@ -110,6 +140,36 @@ class UpdateLog:
         }
         now = _buffers(state)
         return reverted | (self.buffers[min(steps)] if buffers and steps else now)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was recorded, by name: what `restore` takes."""
+        recorded = {
+            "initial": self.initial,
+            "changes": torch.stack(self.changes),
+            "places": torch.tensor(self.places),
+            "epochs": torch.tensor(self.epochs),
+            "ids": torch.cat(self.ids),
+            "sizes": torch.tensor([len(ids) for ids in self.ids]),
+        }
+        for name in self.buffers[0]:
+            recorded[f"buffer {name}"] = torch.stack([b[name] for b in self.buffers])
+        return recorded
+
+    def restore(self, recorded: Mapping[str, Tensor]) -> UpdateLog:
+        """Take over what another log of the same model recorded; returns this log.
+
+        It is complete: no more steps can be recorded in it.
+        """
+        self.initial, self.changes = recorded["initial"], list(recorded["changes"])
+        self.places = recorded["places"].tolist()
+        self.epochs = recorded["epochs"].tolist()
+        self.ids = list(recorded["ids"].split(recorded["sizes"].tolist()))
+        columns = {name: recorded[f"buffer {name}"] for name in self.buffers[0]}
+        self.buffers = [
+            {name: column[k] for name, column in columns.items()}
+            for k in range(len(self) + 1)
+        ]
+        return self
 
 
 def _weights(state: State) -> dict[str, Tensor]:
@@ -136,7 +196,7 @@ def update_logs(
 ) -> dict[object, UpdateLog]:
     """The update logs of the originals of some seeds, recorded side by side.
 
-    Originals are kept without their logs, which would fill the disk. Training is
+    For originals that are kept without their logs, which would fill the disk. Training is
     deterministic, so a log is recorded by training its seed once more with the recorder
     on; it is the original's log only if it ends at the original.
 
@@ -146,7 +206,9 @@ def update_logs(
     Raises:
         MissingRecord: a training run does not end at its original to the last bit.
     """
-    logs = {seed: UpdateLog(workload.make_model(seed)) for seed in finals}
+    logs = {
+        seed: UpdateLog(workload.start_model(seed), workload.owners) for seed in finals
+    }
     ids = [workload.train_ids] * len(logs)
     states = workload.train(ids, list(logs), logs=list(logs.values()))
     on_cpu = lambda weights: {name: value.cpu() for name, value in weights.items()}

@@ -47,15 +47,6 @@ def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
     return tuple(listed)
 
 
-def kept_trials(name: str, workload: str) -> list[dict[str, Any]]:
-    """The kept trials of a strategy, as `trials` returned them; none if it was not tuned."""
-    for path in sorted((ROOT / "notebooks" / "tuned").glob("*.json")):
-        found = json.loads(path.read_text("utf-8")).get(workload, {})
-        if name in found:
-            return found[name]["trials"]
-    return []
-
-
 def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
     """Run every setting of a strategy's budget, defaults first.
 

@@ -141,7 +141,7 @@ class Normalised(nn.Sequential):
         super().__init__(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
 
 
-def train_logged(model, recipe, poison=None):
+def train_logged(model, recipe, poison=None, owners=None):
     """Train on 40 random examples; the ids in `poison` are a thousand times larger."""
     torch.manual_seed(1)
     inputs, labels = torch.randn(40, 4), torch.randint(3, (40,))
@@ -152,7 +152,7 @@ def train_logged(model, recipe, poison=None):
     task = SimpleNamespace(
         loss=lambda m, b: mean(m(b["inputs"]), b["labels"], reduction="none")
     )
-    log = UpdateLog(model)
+    log = UpdateLog(model, owners)
     fit(model.train(), task, Split("data", data), recipe, 0, log=log)
     return log
 
@@ -180,6 +180,44 @@ def test_running_statistics_forget_a_poisoned_batch_too():
         assert torch.equal(reverted[name], value), name
     assert not torch.allclose(kept["1.running_var"], reverted["1.running_var"], rtol=10)
     model.load_state_dict(reverted)  # a complete state
+
+
+#: Of the 40 examples: two owners who may ask; 15 steps of 8 examples hold some of them.
+OWNERS = (torch.arange(3), torch.tensor([10, 39]))
+
+
+def test_a_log_by_owner_takes_back_what_a_log_of_every_step_does():
+    recipe, model = Recipe(3, 1e-2, 8), Normalised()
+    whole = train_logged(Normalised(), recipe)
+    summed = train_logged(model, recipe, owners=OWNERS)
+    assert len(summed) == len(whole) == 15 and len(summed.changes) == 4
+    for asked in (OWNERS[0], OWNERS[1], torch.cat(OWNERS)):
+        steps = summed.steps_with(asked)
+        assert steps == whole.steps_with(asked) and 0 < len(steps) < 15
+        found, wanted = summed.revert(model, steps), whole.revert(model, steps)
+        assert distance(found, wanted) < 1e-6
+        assert distance(dict(model.named_parameters()), found) > 1e-3
+        assert torch.equal(found["1.running_mean"], wanted["1.running_mean"])
+    assert summed.nbytes < whole.nbytes
+
+
+def test_a_log_by_owner_cannot_take_back_less_than_an_owner():
+    model = Normalised()
+    log = train_logged(model, Recipe(3, 1e-2, 8), owners=OWNERS)
+    with pytest.raises(MissingRecord, match="same owners"):
+        log.revert(model, log.steps_with(OWNERS[0][:1]))
+
+
+@pytest.mark.parametrize("owners", [None, OWNERS])
+def test_a_log_is_the_same_after_it_was_kept(owners):
+    recipe, model = Recipe(2, 1e-2, 7), Normalised()  # the last batch is a smaller one
+    log = train_logged(model, recipe, owners=owners)
+    again = UpdateLog(Normalised(), owners).restore(log.tensors())
+    assert len(again) == len(log) and again.nbytes == log.nbytes
+    assert again.epochs == log.epochs and all(map(torch.equal, again.ids, log.ids))
+    steps = again.steps_with(OWNERS[1])
+    assert same_weights(again.revert(model, steps), log.revert(model, steps))
+    assert all(map(same_weights, again.buffers, log.buffers))
 
 
 def test_logging_does_not_change_training():

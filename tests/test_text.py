@@ -13,6 +13,7 @@ from contract import battery, setting, small_text
 from erasus_nb import cells, controls
 from erasus_nb.benchmark import Bench
 from erasus_nb.profiles import PROFILES, Recipe, sizes_of
+from erasus_nb.provenance import UpdateLog
 from erasus_nb.strategy import Batch, NotApplicable
 from erasus_nb.training import (
     clone,
@@ -468,7 +469,6 @@ def test_a_look_at_the_model_changes_nothing_and_comes_at_rising_passes(tmp_path
 def test_amnesiac_takes_back_the_tied_weights_too():
     load = small_text()
     recipe = Recipe(1, 1e-3, 16)
-    from erasus_nb.provenance import UpdateLog
     from erasus_nb.training import set_weights
 
     start = load.make_model(3)
@@ -480,6 +480,27 @@ def test_amnesiac_takes_back_the_tied_weights_too():
         assert torch.allclose(weights(back)[name], weight, atol=1e-6), name
     assert torch.equal(back.lm_head.weight, back.model.embed_tokens.weight)
     assert not torch.allclose(trained.lm_head.weight, start.lm_head.weight, atol=1e-4)
+
+
+def test_an_original_is_kept_with_its_log(tmp_path, monkeypatch):
+    bench = Bench("text", "smoke", (0, 1), cache=tmp_path, out=None)
+    finals = bench.originals()
+    again = Bench("text", "smoke", (1,), cache=tmp_path, out=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(again.load), "train", lambda *_, **__: pytest.fail("again"))
+        log = again.update_log(1)
+    assert log.initial.equal(UpdateLog(again.load.make_model(1)).initial)
+    model = again.load.load(finals[1])
+    flat = torch.cat([p.detach().flatten() for p in model.parameters()])
+    moved = torch.stack(log.changes).sum(0)
+    assert torch.allclose(log.initial + moved, flat.double(), atol=1e-6)
+    recipe = again.load.sizes.recipe
+    steps = recipe.epochs * -(-len(again.load.train_ids) // recipe.batch_size)
+    assert len(log) == steps and len(log.changes) <= 2 ** len(again.load.folds)
+    # A log that got lost is recorded again, and is the same.
+    (tmp_path / f"{again._log_key(1)}.safetensors").unlink()
+    lost = Bench("text", "smoke", (1,), cache=tmp_path, out=None).update_log(1)
+    assert torch.equal(torch.stack(lost.changes), torch.stack(log.changes))
 
 
 def test_certified_removal_says_why_it_cannot_be(tmp_path):

@@ -86,11 +86,9 @@ def test_a_row_says_who_chose_its_settings():
     assert settings == found["synthetic"]["scrub"]["settings"] and "tuning seeds" in by
     settings, by = benchmark.tuned_settings(function, "elsewhere")
     assert settings == {} and by == "the function's defaults"
-    assert (
-        tuning.kept_trials("scrub", "synthetic")
-        == found["synthetic"]["scrub"]["trials"]
-    )
-    assert tuning.kept_trials("scrub", "elsewhere") == []
+    kept = benchmark.tuned("Gradient", "scrub", "synthetic")
+    assert kept == found["synthetic"]["scrub"]
+    assert benchmark.tuned("Yours", "scrub", "synthetic") == {}
 
 
 def test_the_command_refuses_unknown_names_before_any_work(capsys, monkeypatch):

@@ -181,6 +181,8 @@ class ClassifierWorkload:
     timed_epochs = None
     #: Original and retrained model are always trained here.
     fixed = None
+    #: Requests may name any example, so a log of base training keeps every step.
+    owners = None
 
     # ---- data
 

@@ -726,7 +726,7 @@ def build(
     def fresh(seed: object) -> nn.Module:
         new = AutoModelForCausalLM.from_config(deepcopy(config), dtype=model.dtype)
         if count >= sizes.checkpointing:
-            new.gradient_checkpointing_enable({"use_reentrant": False})
+            new.activation_checkpointing_enable({"use_reentrant": False})
         return new.to(device)
 
     workload = PublishedWorkload(

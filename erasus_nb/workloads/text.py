@@ -412,10 +412,6 @@ class TextWorkload:
             tokens[self.prompt : self.prompt + self.continuation],
         )
 
-    def following(self, given: str, text: str) -> list[int]:
-        """Token ids of a text that comes after another; see `following`."""
-        return following(self.encode, given, text)[1]
-
     def encode(self, text: str) -> list[int]:
         """Token ids, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -432,6 +428,11 @@ class TextWorkload:
     def train_ids(self) -> Tensor:
         """Ids of all training examples, shape (n,)."""
         return torch.arange(len(self.data))
+
+    @property
+    def owners(self) -> tuple[Tensor, ...]:
+        """Training ids of each fold: who may ask, as is known before training."""
+        return tuple(fold.ids for fold in self.folds)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -583,11 +584,15 @@ class TextWorkload:
                     position_ids=places,
                     past_key_values=pasts[k],
                     use_cache=True,
+                    logits_to_keep=1,
                 )
                 pasts[k] = found.past_key_values
-                heard.append(found.logits[:, -1].float().log_softmax(-1))
-            # An ensemble answers with the mean of its members' probabilities.
-            tokens = torch.stack(heard).logsumexp(0).argmax(-1, keepdim=True)
+                heard.append(found.logits[:, -1].float())
+            if len(heard) == 1:
+                likely = heard[0]
+            else:  # an ensemble answers with the mean of its members' probabilities
+                likely = torch.stack(heard).log_softmax(-1).logsumexp(0)
+            tokens = likely.argmax(-1, keepdim=True)
             said.append(tokens.masked_fill(ended[:, None], self.eos))
             ended = ended | (tokens[:, 0] == self.eos)
             if ended.all():
@@ -643,7 +648,11 @@ class TextWorkload:
         training, found = model.training, []
         model.eval()
         coded = [
-            (self.opened(q), self.following(q, f" {a.strip()}"), [self.eos])
+            (
+                self.opened(q),
+                following(self.encode, q, f" {a.strip()}")[1],
+                [self.eos],
+            )
             for q, a in questions
         ]
         rows = [
@@ -1060,6 +1069,7 @@ def _builder(sizes: TextSizes, tokenizer, width: int) -> Callable[[object], nn.M
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
+        "initializer_range": sizes.spread,
     }
     longest = max(width, PROMPT + CONTINUATION) + ANSWER
     if sizes.architecture == "gpt2":
