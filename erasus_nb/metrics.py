@@ -54,13 +54,10 @@ def js_divergence(p: Tensor, q: Tensor) -> Tensor:
             )
 
     middle = (p + q) / 2  # (n_examples, n_classes)
-
-    def kl_to_middle(x: Tensor) -> Tensor:  # (n_examples,), nats
-        # xlogy(0, 0) is 0: a class that neither model predicts adds nothing.
-        return (x.xlogy(x) - x.xlogy(middle)).sum(dim=-1)
-
+    # xlogy(0, 0) is 0: a class that neither model predicts adds nothing.
+    apart = (p.xlogy(p) + q.xlogy(q)) / 2 - middle.xlogy(middle)
     # Rounding can leave -1e-17 for nearly equal rows; a divergence is never negative.
-    return ((kl_to_middle(p) + kl_to_middle(q)) / 2).clamp(min=0.0)
+    return apart.sum(dim=-1).clamp(min=0.0)
 
 
 def auc(members: ArrayLike | Tensor, non_members: ArrayLike | Tensor) -> float:
@@ -369,9 +366,10 @@ def min_k_plus_plus(
     p = log_p.exp()
     own = log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     # 0 log 0 is 0: a token that has no chance surprises nobody.
-    log_p = log_p.masked_fill(p == 0, 0)
+    log_p = log_p.clamp(min=-1e4)
     mean = (p * log_p).sum(-1)
-    variance = (p * (log_p - mean.unsqueeze(-1)) ** 2).sum(-1)
+    off = log_p - mean.unsqueeze(-1)
+    variance = (p * off * off).sum(-1)
     return min_k((own - mean) / variance.clamp(min=1e-6).sqrt(), scored, share)
 
 
