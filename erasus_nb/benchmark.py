@@ -372,7 +372,7 @@ class Bench:
                 return train([place])[0]
             log = self._empty_log(seed)
             [state] = self.load.train([ids[k]], [seed], logs=[log])
-            self.store.one(self._log_key(seed), log.tensors)
+            self.store.one(self._log_key(seed, state), log.tensors)
             return state
 
         if self.load.stacked:
@@ -665,8 +665,12 @@ class Bench:
     def _empty_log(self, seed: int) -> provenance.UpdateLog:
         return provenance.UpdateLog(self.load.start_model(seed), self.load.owners)
 
-    def _log_key(self, seed: int) -> str:
-        return self._key("update log", seed, code=_RECORD_CODE)
+    def _log_key(self, seed: int, final: dict[str, Tensor]) -> str:
+        """Of the log that ends at these very weights: another machine's original has another."""
+        ends = hashlib.blake2b(digest_size=12)
+        for name in sorted(final):
+            ends.update(final[name].cpu().numpy().tobytes())
+        return self._key("update log", seed, ends.hexdigest(), code=_RECORD_CODE)
 
     def update_log(self, seed: int) -> provenance.UpdateLog:
         """The log of one seed: kept with its original, or recorded by training it again.
@@ -676,7 +680,7 @@ class Bench:
         if self._logs_kept:
             final = self.originals()[seed]
             again = lambda: provenance.update_log(self.load, seed, final).tensors()
-            kept = self.store.one(self._log_key(seed), again)
+            kept = self.store.one(self._log_key(seed, final), again)
             return self._empty_log(seed).restore(kept)
         if seed not in self._logs:
             self._logs.clear()  # before the next ones are made: they are large

@@ -14,7 +14,7 @@ from erasus_nb import cells, controls
 from erasus_nb.benchmark import Bench
 from erasus_nb.profiles import PROFILES, Recipe, sizes_of
 from erasus_nb.provenance import UpdateLog
-from erasus_nb.strategy import Batch, NotApplicable
+from erasus_nb.strategy import Batch, MissingRecord, NotApplicable
 from erasus_nb.training import (
     clone,
     generator,
@@ -498,9 +498,15 @@ def test_an_original_is_kept_with_its_log(tmp_path, monkeypatch):
     steps = recipe.epochs * -(-len(again.load.train_ids) // recipe.batch_size)
     assert len(log) == steps and len(log.changes) <= 2 ** len(again.load.folds)
     # A log that got lost is recorded again, and is the same.
-    (tmp_path / f"{again._log_key(1)}.safetensors").unlink()
-    lost = Bench("text", "smoke", (1,), cache=tmp_path, out=None).update_log(1)
-    assert torch.equal(torch.stack(lost.changes), torch.stack(log.changes))
+    (tmp_path / f"{again._log_key(1, finals[1])}.safetensors").unlink()
+    lost = Bench("text", "smoke", (1,), cache=tmp_path, out=None)
+    changes = torch.stack(lost.update_log(1).changes)
+    assert torch.equal(changes, torch.stack(log.changes))
+    # Another machine's original has another log, which cannot be recorded here.
+    other = {name: value * (1 + 1e-6) for name, value in finals[1].items()}
+    lost._states["original"][1] = other
+    with pytest.raises(MissingRecord, match="another machine"):
+        lost.update_log(1)
 
 
 def test_certified_removal_says_why_it_cannot_be(tmp_path):
