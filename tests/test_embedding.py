@@ -108,25 +108,29 @@ def test_unlearning_moves_the_model_and_neither_the_reader_nor_the_meanings(
     assert not same_weights(model.state_dict(), where.original.state_dict())
 
 
-def test_unlearning_lowers_the_likeness_and_a_new_reader_agrees():
+def test_unlearning_lowers_the_likeness_and_new_readers_agree():
     where = setting("text")
     task = where.task()
-    settings = {"align_steps": 60, "unlearn_steps": 30, "taus": (0.0, -0.2)}
+    settings = {"align_steps": 60, "unlearn_steps": 60, "taus": (0.0, -0.4), "lr": 3e-3}
     model = where.run(page.embedding_alignment, **settings).model
     texts = where.forget_batch
     targets, whole, centre = page.ahead(where.original, task, texts, 6)
     goal = page.concepts(where.original, task, texts, centre)
     name = task.decoder(model)[-1].name
 
-    def likeness(of):
-        torch.manual_seed(0)
+    def likeness(of, seed):
+        torch.manual_seed(seed)
         reader = page.Reader(64)
-        step, draw = torch.optim.Adam(reader.parameters(), 3e-3), generator("again")
+        step, draw = (
+            torch.optim.Adam(reader.parameters(), 3e-3),
+            generator("again", seed),
+        )
         page.align(reader, of, task, texts, targets, whole, name, 80, step, draw)
         with torch.no_grad():
             return page.excess(reader, of, task, texts, goal, -1.0, name).item()
 
-    assert likeness(model) < likeness(where.original)
+    mean = lambda of: sum(likeness(of, seed) for seed in range(2)) / 2
+    assert mean(model) < mean(where.original) - 0.1
 
 
 def only_listed_tensors_move(function) -> bool:
