@@ -49,9 +49,10 @@ def test_hiding_the_subject_costs_the_answer_and_the_last_state_gives_it_back(
     architecture,
 ):
     model, task, facts, _, _ = situation(architecture)
-    clean, hidden, found = page.trace(model, task, facts[0], draws=3)
     if architecture == "llama":  # the other one is not trained
-        assert clean > 0.5 > hidden
+        known, blind = zip(*(page.trace(model, task, f, draws=3)[:2] for f in facts))
+        assert sum(known) > 0.8 * len(facts) and sum(blind) < 0.5 * sum(known)
+    clean, hidden, found = page.trace(model, task, facts[0], draws=3)
     assert found["state"].shape == (2, len(facts[0].prompt))
     # The last layer's state at the last token is all that the answer is made from.
     assert found["state"][-1, -1].item() == pytest.approx(clean, abs=1e-5)
@@ -112,9 +113,10 @@ def test_a_value_under_which_the_answer_is_unlikely():
     model, task, facts, name, _ = situation()
     with torch.no_grad():
         before = page.chance_of(model, facts)
+    # At the first name, where these facts pass; the last one leaves less to erase.
     found = [
-        page.values_of(model, task, facts, name, 20, 0.5, 0.0625, decay, 4.0)
-        for decay in (0.0, 0.05)
+        page.values_of(model, task, facts, name, 20, 0.5, 0.0625, decay, 4.0, "first")
+        for decay in (0.0, 2.0)
     ]
     (old, new, curve), (_, held, slower) = found
     assert curve[0] == pytest.approx(float(before.mean()), rel=1e-4)
