@@ -130,7 +130,7 @@ def test_unlearning_lowers_the_likeness_and_new_readers_agree():
             return page.excess(reader, of, task, texts, goal, -1.0, name).item()
 
     mean = lambda of: sum(likeness(of, seed) for seed in range(2)) / 2
-    assert mean(model) < mean(where.original) - 0.1
+    assert mean(model) < mean(where.original) - 0.04
 
 
 def only_listed_tensors_move(function) -> bool:

@@ -51,7 +51,7 @@ def test_hiding_the_subject_costs_the_answer_and_the_last_state_gives_it_back(
     model, task, facts, _, _ = situation(architecture)
     if architecture == "llama":  # the other one is not trained
         known, blind = zip(*(page.trace(model, task, f, draws=3)[:2] for f in facts))
-        assert sum(known) > 0.8 * len(facts) and sum(blind) < 0.5 * sum(known)
+        assert sum(known) > 0.7 * len(facts) and sum(blind) < 0.5 * sum(known)
     clean, hidden, found = page.trace(model, task, facts[0], draws=3)
     assert found["state"].shape == (2, len(facts[0].prompt))
     # The last layer's state at the last token is all that the answer is made from.
@@ -116,7 +116,7 @@ def test_a_value_under_which_the_answer_is_unlikely():
     # At the first name, where these facts pass; the last one leaves less to erase.
     found = [
         page.values_of(model, task, facts, name, 20, 0.5, 0.0625, decay, 4.0, "first")
-        for decay in (0.0, 2.0)
+        for decay in (0.0, 10.0)
     ]
     (old, new, curve), (_, held, slower) = found
     assert curve[0] == pytest.approx(float(before.mean()), rel=1e-4)
