@@ -121,10 +121,8 @@ def test_unlearning_lowers_the_likeness_and_new_readers_agree():
     def likeness(of, seed):
         torch.manual_seed(seed)
         reader = page.Reader(64)
-        step, draw = (
-            torch.optim.Adam(reader.parameters(), 3e-3),
-            generator("again", seed),
-        )
+        step = torch.optim.Adam(reader.parameters(), 3e-3)
+        draw = generator("again", seed)
         page.align(reader, of, task, texts, targets, whole, name, 80, step, draw)
         with torch.no_grad():
             return page.excess(reader, of, task, texts, goal, -1.0, name).item()

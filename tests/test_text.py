@@ -20,6 +20,7 @@ from erasus_nb.training import (
     generator,
     gradient,
     same_weights,
+    set_weights,
     step_size_share,
     weights,
 )
@@ -469,8 +470,6 @@ def test_a_look_at_the_model_changes_nothing_and_comes_at_rising_passes(tmp_path
 def test_amnesiac_takes_back_the_tied_weights_too():
     load = small_text()
     recipe = Recipe(1, 1e-3, 16)
-    from erasus_nb.training import set_weights
-
     start = load.make_model(3)
     log = UpdateLog(start)
     [state] = load.train([load.train_ids], [3], recipe, [log])
