@@ -293,7 +293,8 @@ def _cores() -> int:
 
 
 #: Pages from the longest to the shortest, on the language model; others start after them.
-_LONGEST = ("data", "parameter", "gradient", "llm", "ensemble")
+#: Started in this order, two processes end at about the same time.
+_LONGEST = ("data", "parameter", "llm", "gradient", "ensemble")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -364,21 +364,17 @@ class Bench:
 
         def train(places: Sequence[int]) -> list[dict[str, Tensor]]:
             which, seeds = zip(*(wanted[place] for place in places))
-            return self.load.train([ids[k] for k in which], seeds)
-
-        def train_one(place: int) -> dict[str, Tensor]:
-            k, seed = wanted[place]
-            if k != "original" or not self._logs_kept:
-                return train([place])[0]
-            log = self._empty_log(seed)
-            [state] = self.load.train([ids[k]], [seed], logs=[log])
-            self.store.one(self._log_key(seed, state), log.tensors)
-            return state
+            logs = [self._new_log(*wanted[place]) for place in places]
+            states = self.load.train([ids[k] for k in which], seeds, logs=logs)
+            for seed, log, state in zip(seeds, logs, states):
+                if log is not None:
+                    self.store.one(self._log_key(seed, state), log.tensors)
+            return states
 
         if self.load.stacked:
             states = self.store.many(keys, train)
         else:
-            states = self.store.each(keys, train_one)
+            states = self.store.each(keys, lambda place: train([place])[0])
         for (k, seed), state in zip(wanted, states):
             self._states.setdefault(k, {})[seed] = state
         return self._states[kind]
@@ -629,15 +625,18 @@ class Bench:
             unlearned.model, nn.Module
         ):
             raise TypeError("a strategy returns Unlearned(model, ...)")
-        if not same_weights(
-            model.state_dict(), {k: v.to(self.device) for k, v in state.items()}
-        ):
+        if not self._is(model, state):
             raise RuntimeError("the strategy changed the model it was given")
         return (
             unlearned,
             meter,
             {"forget": forget.examples_read, "retain": retain.examples_read},
         )
+
+    def _is(self, model: nn.Module, state: dict[str, Tensor]) -> bool:
+        """Whether a model has these very weights; compared where the model is."""
+        there = {k: v.to(self.device) for k, v in state.items()}
+        return same_weights(model.state_dict(), there)
 
     def _records(self, seed: int) -> Records:
         def refuse(reason: str):
@@ -651,16 +650,25 @@ class Bench:
             {
                 "initial weights": lambda: self.load.start_model(seed).state_dict(),
                 "update log": lambda: self.update_log(seed),
-                "sisa shards": lambda: provenance.sisa_ensemble(self.load, seed),
+                "sisa shards": lambda: self._shards(seed),
                 "convex head": lambda: provenance.convex_head(self.load, seed),
                 **cannot,
             }
         )
 
+    def _shards(self, seed: int) -> provenance.SisaShards:
+        # What the request goes back to is base training, and no cost of the strategy.
+        shards = provenance.sisa_shards(self.load, seed)
+        return shards.ready_for(self.asked.forget["ids"])
+
     @property
     def _logs_kept(self) -> bool:
         """Whether originals are kept with their logs: where these are small."""
         return self.load.owners is not None and self.published is None
+
+    def _new_log(self, kind: str, seed: int) -> provenance.UpdateLog | None:
+        """What a model is to be trained with: originals are kept with their logs, if at all."""
+        return self._empty_log(seed) if kind == "original" and self._logs_kept else None
 
     def _empty_log(self, seed: int) -> provenance.UpdateLog:
         return provenance.UpdateLog(self.load.start_model(seed), self.load.owners)
@@ -744,7 +752,6 @@ class Bench:
                 }
             )
         names = ("name", "value", "unit", "better", "n", "reason")
-        state = {k: v.cpu() for k, v in model.state_dict().items()}
         return row.model_copy(
             update={
                 "status": "ok",
@@ -754,8 +761,7 @@ class Bench:
                     for k, v in measured.items()
                 },
                 "divergence_to_retrained": self._divergences(probabilities.cpu()),
-                "weights_changed": original is None
-                or not same_weights(state, {k: v.cpu() for k, v in original.items()}),
+                "weights_changed": original is None or not self._is(model, original),
                 "cost": cost,
             }
         )
@@ -776,7 +782,7 @@ class Bench:
         self,
         functions: Sequence[Callable],
         seeds: Sequence[int],
-        steps: Sequence[int] = (0, 5, 10, 20, 40),
+        steps: Sequence[int] | None = None,
     ) -> dict[str, dict[str, dict[int, list[float]]]]:
         """Fine-tune on a quarter of the forget set; measure what returns of the rest.
 
@@ -787,12 +793,13 @@ class Bench:
         Args:
             functions: Marked strategies, run with their chosen settings.
             seeds: Training seeds to attack.
-            steps: Attack steps after which to measure, rising.
+            steps: Attack steps after which to measure, rising; None is the workload's.
 
         Returns:
             Criterion -> model -> step -> one value per seed. Models without trainable
             weights are left out.
         """
+        steps = self.load.attack_steps if steps is None else steps
         quarter, probes = self.load.attack(self.asked)
         curves = {name: {} for name in probes}
 

@@ -39,7 +39,7 @@ HOME = {"llm": ("text",)}
 #: Where the classifiers' sentences and claims hold.
 CLASSIFIERS = ("synthetic", "digits")
 #: The yardsticks whose course is drawn on a language model.
-_COURSE = ("grad_diff", "npo", "simnpo", "ascent_to_destruction", "fine_tune")
+_COURSE = ("grad_diff", "npo", "simnpo", "ascent_to_destruction")
 #: What `say` prints of a language model: its criteria have other names.
 ON_TEXT = (
     "Retrain-Match {rm}. Continuations {m:C1} (original {o:C1}, retrained {r:C1}), answers "
@@ -369,7 +369,7 @@ class Page:
 
     # ---- charts and tables
 
-    def course(self, *functions: Callable, every: float = 0.02) -> None:
+    def course(self, *functions: Callable, every: float = 0.03) -> None:
         """Draw how the true answer's probability moves while language models are unlearned.
 
         The yardsticks and the given strategies, on the original of the first seed; a

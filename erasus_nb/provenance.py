@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # ------------------------------------------------------------------ the update log
 
-State = nn.Module | Mapping[str, Tensor]
+Weights = Mapping[str, Tensor]
+State = nn.Module | Weights
 
 #: Memory for update logs that are recorded side by side: all 24 seeds of `synthetic` (14 MB
 #: each), two of `digits` (144 MB each).
@@ -53,7 +54,8 @@ class UpdateLog:
         weights = _weights(start)
         self._shapes = {name: value.shape for name, value in weights.items()}
         self._owners = None if owners is None else [ids.cpu() for ids in owners]
-        self._present: dict[tuple[bool, ...], int] = {}  # whose examples -> place
+        self._dtype = torch.float32 if owners is None else torch.float64
+        self._sums: dict[int | tuple[bool, ...], int] = {}  # whose examples -> place
         self.initial = _flat(weights)
         self.ids: list[Tensor] = []
         self.epochs: list[int] = []
@@ -70,19 +72,21 @@ class UpdateLog:
     def after(self, state: State, before: Tensor, epoch: int, ids: Tensor) -> None:
         """Record the step just taken on the examples `ids`, shape (B,)."""
         used, change = ids.detach().cpu().clone(), _flat(_weights(state)) - before
-        if self._owners is None:
-            self.places.append(len(self.changes))
-            self.changes.append(change)
-        else:
-            whose = tuple(bool(torch.isin(used, own).any()) for own in self._owners)
-            place = self._present.setdefault(whose, len(self.changes))
-            if place == len(self.changes):
-                self.changes.append(torch.zeros_like(change, dtype=torch.float64))
+        # Steps share a sum by their owners; where none are known, each has its own.
+        key = len(self) if self._owners is None else self._whose(used)
+        place = self._sums.setdefault(key, len(self.changes))
+        if place < len(self.changes):
             self.changes[place] += change
-            self.places.append(place)
+        else:
+            self.changes.append(change.to(self._dtype))
+        self.places.append(place)
         self.ids.append(used)
         self.epochs.append(epoch)
         self.buffers.append(_buffers(state))
+
+    def _whose(self, ids: Tensor) -> tuple[bool, ...]:
+        """For each owner, whether any of these examples is theirs."""
+        return tuple(bool(torch.isin(ids, own).any()) for own in self._owners)
 
     def __len__(self) -> int:
         """Number of recorded steps."""
@@ -294,39 +298,20 @@ def sisa_plan(
 
 
 class SisaEnsemble(nn.Module):
-    """Models trained on disjoint shards of the data, with a checkpoint per slice.
+    """Models trained on disjoint shards of the data, which answer together.
 
     Args:
-        plan: Where every example went.
         models: One trained constituent per shard.
-        checkpoints: checkpoints[s][r] holds shard s's weights after r slices; r = 0 is
-            the initial weights. A slice starts with a fresh optimiser and takes its
-            batch order from seed and epoch, so weights are all there is to resume.
         aggregation: "mean" of the constituents' class probabilities, or "vote".
 
     Source: Bourtoule et al. (IEEE S&P 2021), sections IV and VII.
     """
 
-    def __init__(
-        self,
-        plan: SisaPlan,
-        models: Sequence[nn.Module],
-        checkpoints: Sequence[Sequence[Mapping[str, Tensor]]],
-        aggregation: str = "mean",
-    ):
+    def __init__(self, models: Sequence[nn.Module], aggregation: str = "mean"):
         super().__init__()
         if aggregation not in ("mean", "vote"):
             raise ValueError(f"aggregation must be mean or vote, got {aggregation!r}")
-        self.plan, self.aggregation = plan, aggregation
-        self.models = nn.ModuleList(models)
-        self.checkpoints = [list(kept) for kept in checkpoints]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all checkpoints: they exist only to serve a request."""
-        return sum(
-            v.nbytes for kept in self.checkpoints for one in kept for v in one.values()
-        )
+        self.aggregation, self.models = aggregation, nn.ModuleList(models)
 
     def forward(self, *args, **named) -> Tensor:
         """Log class probabilities, shape (B, classes); of tokens, (B, T, V).
@@ -357,79 +342,116 @@ class _Part:
         return self._split.take(self._positions[index])
 
 
-def train_shard(
-    model: nn.Module,
-    task: Task,
-    split: Split,
-    plan: SisaPlan,
-    shard: int,
-    kept: Sequence[Mapping[str, Tensor]],
-) -> list[Mapping[str, Tensor]]:
-    """Train a shard's model in place, going on from its last kept checkpoint.
+@dataclass
+class SisaShards:
+    """What SISA training keeps: every shard's weights after each of its slices.
+
+    A slice starts with a fresh optimiser and takes its batch order from seed and epoch, so
+    weights are all there is to resume. They are trained when they are asked for: training
+    is deterministic, so a checkpoint is the same whenever it is made, and one that no
+    request goes back to costs nothing.
 
     Args:
-        split: The data; only examples of this shard are read.
-        kept: Checkpoints to go on from: `len(kept) - 1` slices are done.
+        plan: Where every example went, and how the shards are trained.
+        make_model: Shard -> its freshly initialised model.
+        data: What the shards are trained on.
+        task: Whose loss and recipe they are trained with.
+        keep: (shard, slices, make) -> the weights after so many slices, made if they are
+            not at hand.
 
-    Returns:
-        All checkpoints of the shard, those in `kept` first.
+    Source: Bourtoule et al. (IEEE S&P 2021), section IV.
     """
-    checkpoints, training = list(kept), model.training
-    model.load_state_dict(checkpoints[-1])
-    model.train()
-    recipe = replace(task.recipe, epochs=plan.epochs)
-    for number in range(len(checkpoints) - 1, plan.slices):
-        part = _Part(split, plan.upto(shard, number, split.ids))
+
+    plan: SisaPlan
+    make_model: Callable[[int], nn.Module]
+    data: Split
+    task: Task
+    keep: Callable[[int, int, Callable[[], Weights]], Weights] = (
+        lambda shard, slices, make: make()
+    )
+    _made: dict[tuple[int, int], Weights] = field(default_factory=dict)
+
+    def after(self, shard: int, slices: int) -> Weights:
+        """Weights of a shard after its first `slices` slices; 0 is before any training."""
+        place = shard, slices
+        if place not in self._made:
+            self._made[place] = self.keep(*place, lambda: self._trained(*place))
+        return self._made[place]
+
+    def _trained(self, shard: int, slices: int) -> Weights:
+        if slices == 0:
+            return _snapshot(self.make_model(shard))
+        model, done, plan = self.model(shard, slices - 1), slices - 1, self.plan
+        part = _Part(self.data, plan.upto(shard, done, self.data.ids))
         if len(part.ids):  # a shard of which nothing is left stays as it was
-            order = ("sisa", plan.seed, shard)
-            fit(model, task, part, recipe, order, first_epoch=number * plan.epochs)
-        checkpoints.append(_snapshot(model))
-    model.train(training)
-    return checkpoints
+            recipe = replace(self.task.recipe, epochs=plan.epochs)
+            order, first = ("sisa", plan.seed, shard), done * plan.epochs
+            fit(model.train(), self.task, part, recipe, order, first_epoch=first)
+        return _snapshot(model)
+
+    def model(self, shard: int, slices: int | None = None) -> nn.Module:
+        """A shard's model after its first `slices` slices, None being all; in eval mode."""
+        model = self.make_model(shard)
+        slices = self.plan.slices if slices is None else slices
+        model.load_state_dict(self.after(shard, slices))
+        return model.eval()
+
+    def models(self) -> list[nn.Module]:
+        """Every shard's model after all its slices, in eval mode."""
+        return [self.model(shard) for shard in range(self.plan.shards)]
+
+    def ready_for(self, ids: Tensor) -> SisaShards:
+        """Train what a request for `ids` goes back to; returns these shards."""
+        first = self.plan.first_touched(ids)
+        for shard in range(self.plan.shards):
+            self.after(shard, first.get(shard, self.plan.slices))
+        return self
+
+    def again(
+        self, data: Split, task: Task, clean: Callable[[int, int], bool]
+    ) -> SisaShards:
+        """The same shards on other data, going on from the checkpoints that stay valid.
+
+        Args:
+            clean: (shard, slices) -> whether the weights after so many slices are the
+                same on that data, having seen nothing that is missing there.
+        """
+
+        def keep(shard: int, slices: int, make: Callable[[], Weights]) -> Weights:
+            return self.after(shard, slices) if clean(shard, slices) else make()
+
+        return SisaShards(self.plan, self.make_model, data, task, keep)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all checkpoints: they exist only to serve a request."""
+        one = sum(value.nbytes for value in self.after(0, 0).values())
+        return one * self.plan.shards * (self.plan.slices + 1)
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def train_sisa(
-    workload: ClassifierWorkload, plan: SisaPlan, ids: Tensor
-) -> SisaEnsemble:
-    """Train an ensemble on the examples `ids`, by the plan."""
-    data, task = Split("sisa", workload.batch(ids)), workload.task(plan.seed)
-    models = [workload.make_model(("sisa", plan.seed, s)) for s in range(plan.shards)]
-    checkpoints = [
-        train_shard(model, task, data, plan, shard, [_snapshot(model)])
-        for shard, model in enumerate(models)
-    ]
-    return SisaEnsemble(plan, models, checkpoints).eval()
-
-
-def sisa_ensemble(
+def sisa_shards(
     workload: ClassifierWorkload,
     seed: object,
     shards: int = SHARDS,
     slices: int = SLICES,
-) -> SisaEnsemble:
-    """The ensemble of one seed on all training data; the workload remembers it."""
-    plan = sisa_plan(workload, seed, shards, slices)
+) -> SisaShards:
+    """The shards of one seed on all training data; the workload remembers what was trained."""
 
-    def make() -> dict[str, Tensor]:
-        return {
-            f"{shard}/{number}/{name}": value
-            for shard, kept in enumerate(
-                train_sisa(workload, plan, workload.train_ids).checkpoints
-            )
-            for number, one in enumerate(kept)
-            for name, value in one.items()
-        }
+    def keep(shard: int, number: int, make: Callable[[], Weights]) -> Weights:
+        name = f"sisa {seed} {shards}x{slices} {shard}/{number}"
+        return workload.remember(name, make) if number else make()
 
-    checkpoints = [[{} for _ in range(slices + 1)] for _ in range(shards)]
-    for key, value in workload.remember(f"sisa {seed} {shards}x{slices}", make).items():
-        shard, number, name = key.split("/")
-        checkpoints[int(shard)][int(number)][name] = value.to(workload.device)
-    models = [workload.load(kept[-1]) for kept in checkpoints]
-    return SisaEnsemble(plan, models, checkpoints).eval()
+    return SisaShards(
+        sisa_plan(workload, seed, shards, slices),
+        lambda shard: workload.make_model(("sisa", seed, shard)),
+        Split("sisa", workload.batch(workload.train_ids)),
+        workload.task(seed),
+        keep,
+    )
 
 
 # ------------------------------------------------------------------ the convex head

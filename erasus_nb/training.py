@@ -178,6 +178,16 @@ def step_size_share(recipe: Recipe, done: float) -> float:
     return recipe.final + (1 - recipe.final) * (1 + math.cos(math.pi * left)) / 2
 
 
+def stack_sizes(device: torch.device) -> tuple[int, int | None]:
+    """Fewest and most members of a stack on a device, None being any number.
+
+    Kernels are chosen by the size of the work, and other kernels round differently. On a CPU
+    only a stack of one differs from larger ones. A GPU's convolutions differ at every size
+    (seen on an H200: 2, 3, 6 and 8 members), so there all stacks have one.
+    """
+    return (2, None) if device.type == "cpu" else (8, 8)
+
+
 def fit_stack(
     make_model: Callable[[object], nn.Module],
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -186,13 +196,13 @@ def fit_stack(
     ids: Sequence[Tensor],
     seeds: Sequence[object],
     recipe: Recipe,
-    logs: Sequence[UpdateLog] | None = None,
+    logs: Sequence[UpdateLog | None] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Train one model per (ids, seed) pair at once and return their state dicts.
 
     Each member sees exactly the batches that `fit` would give it; the loss is summed over
-    the stack, so an element-wise optimiser treats the members independently. On a CPU a
-    member's weights are the same to the last bit whoever else is in the stack.
+    the stack, so an element-wise optimiser treats the members independently. A member's
+    weights are the same to the last bit whoever else is asked for.
 
     Args:
         make_model: Seed -> freshly initialised module without buffers.
@@ -200,16 +210,27 @@ def fit_stack(
         inputs, labels: All training data, indexed by id.
         ids: One id tensor per member, all of one length.
         seeds: One training seed per member.
-        logs: One per member; receives every step's sample ids and weight change.
+        logs: One per member, or None for a member; receives every step's sample ids and
+            weight change.
     """
+    least, most = stack_sizes(inputs.device)
+    if most is not None and len(seeds) > most:
+        parts = [slice(k, k + most) for k in range(0, len(seeds), most)]
+        rest = inputs, labels
+        trained = [
+            fit_stack(
+                make_model, loss, *rest, ids[p], seeds[p], recipe, logs and logs[p]
+            )
+            for p in parts
+        ]
+        return [state for part in trained for state in part]
     if len({len(member) for member in ids}) != 1:
         raise ValueError("members of a stack train on equally many examples")
     if recipe.warmup or recipe.final != 1 or recipe.clip is not None:
         raise ValueError("a stack trains at a constant step size, without clipping")
     count = len(seeds)
-    if count == 1:
-        # A stack of one takes other kernels, which round differently; so it gets company.
-        ids, seeds = list(ids) * 2, list(seeds) * 2
+    company = max(0, least - count)
+    ids, seeds = [*ids, *[ids[0]] * company], [*seeds, *[seeds[0]] * company]
     models = [make_model(seed) for seed in seeds]
     device = inputs.device
     stacked, _ = stack_module_state(models)
@@ -231,6 +252,7 @@ def fit_stack(
     )
     forward = vmap(lambda p, x: functional_call(skeleton, p, (x,)))
     table = torch.stack([member.cpu() for member in ids])
+    recorded = {i: log for i, log in enumerate(logs or ()) if log is not None}
     orders = zip(
         *(training_batches(member, recipe, seed) for member, seed in zip(ids, seeds))
     )
@@ -241,12 +263,11 @@ def fit_stack(
         value = loss(logits.flatten(0, 1), labels[rows].flatten())
         step.zero_grad(set_to_none=True)
         value.view(rows.shape).mean(1).sum().backward()
-        before = [
-            log.before(weights_of(flat.detach()[i])) for i, log in enumerate(logs or ())
-        ]
+        now = lambda i: weights_of(flat.detach()[i])
+        before = {i: log.before(now(i)) for i, log in recorded.items()}
         step.step()
-        for i, log in enumerate(logs or ()):
-            log.after(weights_of(flat.detach()[i]), before[i], members[i][0], rows[i])
+        for i, log in recorded.items():
+            log.after(now(i), before[i], members[i][0], rows[i])
     return [
         {k: v.clone() for k, v in weights_of(flat.detach()[i]).items()}
         for i in range(count)

@@ -124,7 +124,7 @@ def _makers(load, seed: int, original: nn.Module) -> dict[str, Callable[[], Any]
     return {
         "initial weights": lambda: load.start_model(seed).state_dict(),
         "update log": lambda: kept("update_log", original.state_dict()),
-        "sisa shards": lambda: kept("sisa_ensemble"),
+        "sisa shards": lambda: kept("sisa_shards"),
         "convex head": lambda: kept("convex_head"),
     }
 

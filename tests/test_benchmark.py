@@ -665,6 +665,13 @@ def test_pages_share_the_attack_on_the_references(tmp_path, monkeypatch):
     assert len(attacked) == 4 + 2, "another attack is another measurement"
 
 
+def test_an_attack_takes_the_steps_of_its_workload(cache):
+    bench = smoke(cache, seeds=(0,))
+    bench.load.attack_steps = (0, 2)
+    [line] = {tuple(c["original"]) for c in bench.relearn([], (0,)).values()}
+    assert line == (0, 2)
+
+
 # ------------------------------------------------------------------ memory
 
 RISE = """

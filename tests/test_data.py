@@ -11,16 +11,17 @@ import torch
 from contract import battery, setting
 
 from erasus_nb import workloads
+from erasus_nb.benchmark import Bench
 from erasus_nb.cells import load
 from erasus_nb.profiles import Recipe
 from erasus_nb.provenance import (
     BudgetExhausted,
     ConvexHead,
     SisaEnsemble,
+    SisaShards,
     UpdateLog,
     convex_head,
-    sisa_plan,
-    train_sisa,
+    sisa_shards,
 )
 from erasus_nb.strategy import MissingRecord, NotApplicable, Split
 from erasus_nb.training import fit, same_weights
@@ -139,79 +140,111 @@ def test_without_repair_no_example_is_read():
 
 
 @pytest.fixture(scope="module")
-def ensemble(small):
-    return train_sisa(small, sisa_plan(small, 0), small.train_ids)
+def shards(small):
+    return sisa_shards(small, 0)
 
 
-def without(small, ensemble, ids):
-    """The ensemble after forgetting `ids`, and how many examples that read."""
+def places(plan):
+    """Every checkpoint: (shard, slices done)."""
+    return [(s, r) for s in range(plan.shards) for r in range(plan.slices + 1)]
+
+
+def without(small, shards, ids):
+    """The shards after forgetting `ids`, trained, and how many examples that read."""
     _, retain = splits(small, ids)
     ids = torch.as_tensor(ids, dtype=torch.long)
-    return data.without(ensemble, ids, retain, small.task(0)), retain.examples_read
+    shards.ready_for(ids)
+    again = data.without(shards, ids, retain, small.task(0))
+    again.models()
+    return again, retain.examples_read
+
+
+def never_saw(small, shards, ids):
+    """Shards trained without `ids` from the very start."""
+    _, retain = splits(small, ids)
+    return shards.again(retain, small.task(0), lambda shard, slices: slices == 0)
 
 
 @pytest.mark.parametrize("ids", [[17], [200], [3, 90, 270], range(40, 75)])
-def test_the_result_is_the_ensemble_that_never_saw_them(small, ensemble, ids):
-    left = small.train_ids[~torch.isin(small.train_ids, torch.tensor(list(ids)))]
-    never = train_sisa(small, ensemble.plan, left)
-    unlearned, _ = without(small, ensemble, list(ids))
-    assert same_weights(unlearned.state_dict(), never.state_dict())
-    assert not same_weights(unlearned.state_dict(), ensemble.state_dict())
-    for ours, theirs in zip(unlearned.checkpoints, never.checkpoints):
-        assert all(same_weights(a, b) for a, b in zip(ours, theirs, strict=True))
+def test_the_result_is_the_ensemble_that_never_saw_them(small, shards, ids):
+    unlearned, _ = without(small, shards, list(ids))
+    never = never_saw(small, shards, list(ids))
+    for place in places(shards.plan):
+        assert same_weights(unlearned.after(*place), never.after(*place))
+    last = [(s, shards.plan.slices) for s in range(shards.plan.shards)]
+    assert not all(same_weights(unlearned.after(*p), shards.after(*p)) for p in last)
 
 
-def test_other_shards_are_neither_changed_nor_read(small, ensemble):
-    plan = ensemble.plan
+def test_other_shards_are_neither_changed_nor_read(small, shards):
+    plan = shards.plan
     example = int((plan.cells == plan.slices + 2).nonzero()[0])  # shard 1, slice 2
-    unlearned, read = without(small, ensemble, [example])
-    for shard, (old, new) in enumerate(zip(ensemble.models, unlearned.models)):
-        same = same_weights(old.state_dict(), new.state_dict())
-        assert same == (shard != 1)
+    unlearned, read = without(small, shards, [example])
+    for shard in range(plan.shards):
+        ends = [s.after(shard, plan.slices) for s in (shards, unlearned)]
+        assert same_weights(*ends) == (shard != 1)
     kept = small.train_ids[small.train_ids != example]
     slices = range(2, plan.slices)
     trained = sum(len(plan.upto(1, r, kept)) for r in slices)
     assert read == plan.epochs * trained
     for early in range(3):
-        assert unlearned.checkpoints[1][early] is ensemble.checkpoints[1][early]
+        assert unlearned.after(1, early) is shards.after(1, early)
 
 
-def test_a_late_slice_is_cheaper_to_forget_than_an_early_one(small, ensemble):
-    first = [int((ensemble.plan.cells == r).nonzero()[0]) for r in (0, 3)]
-    costs = [without(small, ensemble, [example])[1] for example in first]
+def test_a_late_slice_is_cheaper_to_forget_than_an_early_one(small, shards):
+    first = [int((shards.plan.cells == r).nonzero()[0]) for r in (0, 3)]
+    costs = [without(small, shards, [example])[1] for example in first]
     assert costs[0] > costs[1] > 0
 
 
-def test_requests_commute_across_shards(small, ensemble):
-    cells, slices = ensemble.plan.cells, ensemble.plan.slices
+def test_requests_commute_across_shards(small, shards):
+    cells, slices = shards.plan.cells, shards.plan.slices
     one = int((cells == 1).nonzero()[0])
     two = int((cells == 2 * slices).nonzero()[0])
 
     def in_turn(first, second):
-        after, _ = without(small, ensemble, [first])
+        after, _ = without(small, shards, [first])
         ids = torch.tensor([second])
         _, retain = splits(small, [first, second])
-        return data.without(after, ids, retain, small.task(0)).state_dict()
+        again = data.without(after, ids, retain, small.task(0))
+        return SisaEnsemble(again.models()).state_dict()
 
     assert same_weights(in_turn(one, two), in_turn(two, one))
-    at_once, _ = without(small, ensemble, [one, two])
-    assert same_weights(in_turn(one, two), at_once.state_dict())
+    at_once, _ = without(small, shards, [one, two])
+    both = SisaEnsemble(at_once.models()).state_dict()
+    assert same_weights(in_turn(one, two), both)
 
 
 def test_one_shard_and_slice_is_retraining(small):
-    plan = sisa_plan(small, 0, 1, 1)
-    whole = train_sisa(small, plan, small.train_ids)
     _, retain = splits(small, range(30))
+    whole = sisa_shards(small, 0, 1, 1)
     unlearned = data.without(whole, torch.arange(30), retain, small.task(0))
     model = small.make_model(("sisa", 0, 0)).train()
     fit(model, small.task(0), retain, small.sizes.recipe, ("sisa", 0, 0))
-    assert same_weights(unlearned.models[0].state_dict(), model.state_dict())
+    assert same_weights(unlearned.after(0, 1), model.state_dict())
 
 
-def test_the_ensemble_itself_is_left_as_it_was(small, ensemble):
-    before = {n: v.clone() for n, v in ensemble.state_dict().items()}
-    without(small, ensemble, [1, 2, 3])
-    assert same_weights(ensemble.state_dict(), before)
+def test_the_shards_themselves_are_left_as_they_were(small, shards):
+    every = {p: shards.after(*p) for p in places(shards.plan)}
+    before = {p: {n: v.clone() for n, v in w.items()} for p, w in every.items()}
+    again, _ = without(small, shards, [1, 2, 3])
+    for model in again.models():  # whoever goes on training one changes no checkpoint
+        for value in model.parameters():
+            value.data.add_(1)
+    assert all(same_weights(shards.after(*p), before[p]) for p in every)
+
+
+def test_what_a_request_goes_back_to_is_trained_before_the_clock_starts(monkeypatch):
+    bench = Bench("synthetic", "smoke", (0,), out=None, cache="")
+    ready, asked = SisaShards.ready_for, []
+    monkeypatch.setattr(
+        SisaShards, "ready_for", lambda self, ids: asked.append(ids) or ready(self, ids)
+    )
+    started = []
+    now = lambda self: started.append(len(asked)) or 0.0
+    monkeypatch.setattr(Bench, "_now", now)
+    [row] = bench.run(data.sisa, keep=False)
+    assert row.status == "ok" and torch.equal(*asked, bench.asked.forget["ids"])
+    assert started[-2:] == [1, 1]  # the strategy's start and end
 
 
 def test_the_whole_forget_set_touches_every_shard_and_aggregation_is_a_setting():

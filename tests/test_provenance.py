@@ -15,9 +15,8 @@ from erasus_nb.provenance import (
     SisaEnsemble,
     UpdateLog,
     convex_head,
-    sisa_ensemble,
     sisa_plan,
-    train_sisa,
+    sisa_shards,
     update_log,
     update_logs,
 )
@@ -265,24 +264,38 @@ def test_the_first_touched_slice_is_named_for_each_shard(synthetic):
 
 
 def test_one_shard_of_one_slice_is_ordinary_training(synthetic):
-    plan = sisa_plan(synthetic, 0, 1, 1)
     model = synthetic.make_model(("sisa", 0, 0)).train()
     data = Split("all", synthetic.batch(synthetic.train_ids))
     fit(model, synthetic.task(0), data, synthetic.sizes.recipe, ("sisa", 0, 0))
-    ensemble = train_sisa(synthetic, plan, synthetic.train_ids)
-    assert same_weights(ensemble.models[0].state_dict(), model.state_dict())
+    whole = sisa_shards(synthetic, 0, 1, 1)
+    assert same_weights(whole.after(0, 1), model.state_dict())
+    start = synthetic.make_model(("sisa", 0, 0))
+    assert same_weights(whole.after(0, 0), start.state_dict())
 
 
 def test_a_checkpoint_does_not_depend_on_later_slices(synthetic):
-    plan = sisa_plan(synthetic, 0, 2, 3)
-    every = train_sisa(synthetic, plan, synthetic.train_ids)
+    every = sisa_shards(synthetic, 0, 2, 3)
+    plan, task = every.plan, synthetic.task(0)
     early = synthetic.train_ids[plan.cells % plan.slices == 0]
-    first = train_sisa(synthetic, plan, early)
+    data = Split("early", synthetic.batch(early))
+    first = every.again(data, task, lambda shard, slices: slices == 0)
     for shard in range(2):
-        assert same_weights(every.checkpoints[shard][1], first.checkpoints[shard][1])
-        assert not same_weights(
-            every.checkpoints[shard][2], first.checkpoints[shard][2]
-        )
+        assert same_weights(every.after(shard, 1), first.after(shard, 1))
+        assert not same_weights(every.after(shard, 2), first.after(shard, 2))
+
+
+def test_only_what_a_request_goes_back_to_is_trained(synthetic, monkeypatch):
+    load, kept = remembering(synthetic)
+    plan = sisa_plan(load, 0)
+    late = (plan.cells == 2).nonzero()[0]  # shard 0, slice 2
+    first = torch.tensor([int((plan.cells == s * 4).nonzero()[0]) for s in range(4)])
+    sisa_shards(load, 0).ready_for(first)
+    assert not kept  # initial weights are all it takes
+    ready = sisa_shards(load, 0).ready_for(late)
+    whole = {f"sisa 0 4x4 {s}/{r}" for s in (1, 2, 3) for r in (1, 2, 3, 4)}
+    assert set(kept) == whole | {"sisa 0 4x4 0/1", "sisa 0 4x4 0/2"}
+    monkeypatch.setattr("erasus_nb.provenance.fit", None)
+    assert ready.after(0, 2) and ready.model(3)
 
 
 def remembering(workload):
@@ -297,13 +310,12 @@ def remembering(workload):
     return replace(workload, remember=remember), kept
 
 
-def test_a_remembered_ensemble_is_not_trained_again(synthetic, monkeypatch):
+def test_remembered_shards_are_not_trained_again(synthetic, monkeypatch):
     load, kept = remembering(synthetic)
-    first = sisa_ensemble(load, 0)
+    first = SisaEnsemble(sisa_shards(load, 0).models()).state_dict()
     monkeypatch.setattr("erasus_nb.provenance.fit", None)
-    again = sisa_ensemble(load, 0)
-    assert same_weights(first.state_dict(), again.state_dict())
-    assert list(kept) == ["sisa 0 4x4"]
+    again = sisa_shards(load, 0)
+    assert same_weights(first, SisaEnsemble(again.models()).state_dict())
     weights = sum(p.numel() for p in synthetic.make_model(0).parameters())
     assert again.nbytes == 4 * weights * 4 * 5
 
@@ -320,7 +332,7 @@ class Says(nn.Module):
 
 
 def says(aggregation, *models):
-    return SisaEnsemble(None, models, [], aggregation)(torch.zeros(2, 1)).exp()
+    return SisaEnsemble(models, aggregation)(torch.zeros(2, 1)).exp()
 
 
 def test_an_ensemble_answers_with_the_mean_probability_or_the_majority():

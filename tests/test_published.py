@@ -599,6 +599,18 @@ def test_a_page_refuses_in_one_sentence(made):
 # ------------------------------------------------------------------ measuring
 
 
+def test_a_model_is_loaded_without_drawing_weights(news, monkeypatch):
+    state = {k: v + 1 for k, v in news.models["start"].items()}
+    before = {k: v.clone() for k, v in news.models["start"].items()}
+    monkeypatch.setattr(news, "build", lambda seed: pytest.fail("drawn"))
+    model = news.load(state)
+    assert same_weights(model.state_dict(), state) and not model.training
+    for value in model.parameters():
+        value.data.zero_()
+    assert same_weights(news.models["start"], before)
+    assert same_weights(news.template.state_dict(), before)
+
+
 def test_the_relearning_attack_reads_no_probe(news):
     asked = news.request()
     quarter, probes = news.attack(asked)

@@ -340,16 +340,25 @@ def test_batched_decoding_says_what_one_prompt_alone_says(architecture):
 
 
 def test_an_ensemble_of_one_model_twice_says_what_the_model_says():
-    from erasus_nb.provenance import SisaEnsemble, sisa_plan
+    from erasus_nb.provenance import SisaEnsemble
 
     load, where = small_text(), setting("text")
-    pair = SisaEnsemble(sisa_plan(load, 0), [where.model(), where.model()], [])
+    pair = SisaEnsemble([where.model(), where.model()])
     passage = load.request().parts["forget"].passages[0]
     _, _, (alone, both) = load.continued([where.original, pair], passage)
     assert alone == both
     tokens = where.forget_batch["inputs"][:2]
     one = text.logits_of(where.original, tokens).log_softmax(-1)
     assert torch.allclose(text.logits_of(pair, tokens).exp(), one.exp(), atol=1e-5)
+
+
+def test_token_ids_are_handed_out_as_a_list_of_ones_own():
+    load = small_text()
+    text = load.request().parts["forget"].passages[0]
+    first = load.encode(text)
+    plain = load.tokenizer(text, add_special_tokens=False)["input_ids"]
+    first.append(0)
+    assert load.encode(text) == plain and first != plain
 
 
 def test_relearning_gets_whole_people_and_measures_the_others():

@@ -12,6 +12,7 @@ from torch import nn
 
 from erasus_nb import training, workloads
 from erasus_nb.profiles import Recipe
+from erasus_nb.provenance import UpdateLog
 from erasus_nb.strategy import Batch, DataAccessError, Split
 from erasus_nb.training import (
     clone,
@@ -231,6 +232,40 @@ def test_members_of_a_stack_may_train_on_different_examples():
     for ids, state in zip((first, second), both):
         assert same_weights(work.train([ids], [0], recipe)[0], state)
     assert not same_weights(*both)
+
+
+def test_stacks_of_one_size_give_every_member_its_own_model_and_log(monkeypatch):
+    work, recipe = load(), replace(load().sizes.recipe, epochs=2)
+    seeds = [4, 7, 1, 5, 2]
+
+    def trained(ids, logs):
+        return work.train([ids] * len(logs), seeds[: len(logs)], recipe, logs)
+
+    new = lambda: UpdateLog(work.start_model(seeds[1]))
+    free = [None, new(), None, None, None]
+    whole = trained(work.train_ids, free)
+    sizes = []
+
+    def stacked(models, kept=training.stack_module_state):
+        sizes.append(len(models))
+        return kept(models)
+
+    monkeypatch.setattr(training, "stack_module_state", stacked)
+    monkeypatch.setattr(training, "stack_sizes", lambda device: (3, 3))
+    fixed = [None, new(), None, None, None]
+    parts = trained(work.train_ids, fixed)
+    assert sizes == [3, 3]  # the second holds two, and one of them again
+    assert all(map(same_weights, whole, parts)) and len(parts) == 5
+    assert torch.equal(torch.stack(free[1].changes), torch.stack(fixed[1].changes))
+    end = torch.cat([v.flatten() for v in parts[1].values()])
+    flat = fixed[1].initial + torch.stack(fixed[1].changes).sum(0)
+    assert torch.allclose(flat, end, atol=1e-5)
+
+
+def test_all_stacks_of_an_accelerator_have_one_size():
+    assert training.stack_sizes(torch.device("cpu")) == (2, None)
+    least, most = training.stack_sizes(torch.device("cuda"))
+    assert least == most
 
 
 def test_a_stack_of_unequal_members_is_refused():

@@ -292,7 +292,7 @@ class Task:
         return self._records.get("update log")
 
     def sisa(self):
-        """The sharded ensemble with its checkpoints (provenance.SisaEnsemble)."""
+        """The shards' weights after each of their slices (provenance.SisaShards)."""
         self._declared("sisa shards")
         return self._records.get("sisa shards")
 

@@ -179,6 +179,8 @@ class ClassifierWorkload:
     stacked = True
     #: Retraining is timed whole.
     timed_epochs = None
+    #: Steps of the relearning attack after which is measured.
+    attack_steps = (0, 5, 10, 20, 40)
     #: Original and retrained model are always trained here.
     fixed = None
     #: Requests may name any example, so a log of base training keeps every step.
@@ -328,12 +330,12 @@ class ClassifierWorkload:
         ids: Sequence[Tensor],
         seeds: Sequence[object],
         recipe: Recipe | None = None,
-        logs: Sequence[UpdateLog] | None = None,
+        logs: Sequence[UpdateLog | None] | None = None,
     ):
         """Train one model per (ids, seed) pair, stacked; returns their state dicts.
 
         Seed s gives the same model whether it is trained alone or beside others. `logs`, one
-        per pair, receive every update.
+        per pair or None for a pair, receive every update.
         """
         loss = lambda logits, labels: F.cross_entropy(logits, labels, reduction="none")
         recipe = recipe or self.sizes.recipe

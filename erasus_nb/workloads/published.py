@@ -449,12 +449,14 @@ class PublishedWorkload(TextWorkload):
         read: forget, retain, holdout -> rows to be read word by word.
         models: "original" and "retrained" -> weights, or "start" -> weights that both are
             trained from.
+        template: The published model as it was opened; every other is made from a copy.
         source: Where everything came from.
     """
 
     corpus: Corpus | None = None
     read: dict[str, Batch] | None = None
     models: dict[str, dict[str, Tensor]] | None = None
+    template: nn.Module | None = None
     source: Published | None = None
 
     #: Only what base training here could leave, and that at a bearable size.
@@ -545,6 +547,12 @@ class PublishedWorkload(TextWorkload):
     def make_model(self, seed: object) -> nn.Module:
         with global_seed(("init", self.name, seed)):
             return self.build(seed)
+
+    def load(self, state: dict[str, Tensor]) -> nn.Module:
+        # Not from a fresh model: to draw billions of weights takes longer than to unlearn.
+        model = deepcopy(self.template)
+        model.load_state_dict(state)
+        return model.eval()
 
     def validation(self, request: Request) -> Batch:
         found = super().validation(request)
@@ -723,11 +731,15 @@ def build(
         models = {"original": models["start"], "retrained": _weights(other)}
     count = sum(p.numel() for p in model.parameters())
 
-    def fresh(seed: object) -> nn.Module:
-        new = AutoModelForCausalLM.from_config(deepcopy(config), dtype=model.dtype)
+    def prepared(one: nn.Module) -> nn.Module:
         if count >= sizes.checkpointing:
-            new.activation_checkpointing_enable({"use_reentrant": False})
-        return new.to(device)
+            one.activation_checkpointing_enable({"use_reentrant": False})
+        return one
+
+    def fresh(seed: object) -> nn.Module:
+        with device:  # its weights are drawn where they are needed
+            new = AutoModelForCausalLM.from_config(deepcopy(config), dtype=model.dtype)
+        return prepared(new)
 
     workload = PublishedWorkload(
         sizes,
@@ -750,6 +762,7 @@ def build(
             k: Batch({n: v.to(device) for n, v in t.items()}) for k, t in tables.items()
         },
         models=models,
+        template=prepared(model),
         source=published,
     )
     given = [len(workload.opened(g)) for g, _ in corpus.parts["forget"].passages]

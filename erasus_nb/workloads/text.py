@@ -377,6 +377,8 @@ class TextWorkload:
     stacked = False
     #: Retraining takes many seconds; its cost is measured on one epoch.
     timed_epochs = 1
+    #: Steps of the relearning attack after which is measured.
+    attack_steps = (0, 5, 10, 20)
     #: Which model -> its weights, where original and retrained come from elsewhere.
     fixed: Callable[[str], dict[str, Tensor]] | None = None
 
@@ -391,6 +393,7 @@ class TextWorkload:
         self.bos = self.tokenizer.bos_token_id
         self.eos = self.tokenizer.eos_token_id
         self.vocabulary = len(self.tokenizer)
+        self._encoded: dict[str, tuple[int, ...]] = {}
 
     # ---- data
 
@@ -414,7 +417,10 @@ class TextWorkload:
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if text not in self._encoded:  # every model is asked the same
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._encoded[text] = tuple(ids)
+        return list(self._encoded[text])
 
     def decode(self, tokens: Sequence[int] | Tensor) -> str:
         """Text of token ids, special tokens left out."""
@@ -516,7 +522,10 @@ class TextWorkload:
         recipe: Recipe | None = None,
         logs: Sequence | None = None,
     ) -> list[dict[str, Tensor]]:
-        """Train one model per (ids, seed) pair; returns their state dicts."""
+        """Train one model per (ids, seed) pair; returns their state dicts.
+
+        `logs`, one per pair or None for a pair, receive every update.
+        """
         states = []
         for number, (chosen, seed) in enumerate(zip(ids, seeds, strict=True)):
             model = self.start_model(seed).train()
