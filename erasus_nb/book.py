@@ -39,7 +39,7 @@ HOME = {"llm": ("text",)}
 #: Where the classifiers' sentences and claims hold.
 CLASSIFIERS = ("synthetic", "digits")
 #: The yardsticks whose course is drawn on a language model.
-_COURSE = ("grad_diff", "npo", "simnpo", "ascent_to_destruction")
+_COURSE = ("grad_diff", "npo", "ascent_to_destruction")
 #: What `say` prints of a language model: its criteria have other names.
 ON_TEXT = (
     "Retrain-Match {rm}. Continuations {m:C1} (original {o:C1}, retrained {r:C1}), answers "
