@@ -52,6 +52,20 @@ def verdict(measured: float, target: float) -> str:
     return "met" if measured <= target else f"missed by {measured / target:.2f} x"
 
 
+def machine(side: int = 1024) -> str:
+    """How fast one thread of this machine multiplies matrices: a cost means little without."""
+    import torch
+
+    torch.set_num_threads(1)
+    a, times = torch.randn(side, side), []
+    for _ in range(7):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    rate = 2 * side**3 / statistics.median(times)
+    return f"{rate / 1e9:.0f} GFLOP/s in float32 on one thread"
+
+
 def board(workload: str) -> None:
     """One workload's whole board, from nothing, in one process on one thread."""
     what, target = TARGETS[workload]
@@ -117,6 +131,7 @@ def text() -> None:
     ):
         judged = verdict(measured, target)
         print(f"text: {what}: {measured:.1f} (target {target:g}): {judged}")
+    print(f"text: the machine: {machine()}")
 
 
 def wing() -> None:
@@ -136,6 +151,7 @@ def wing() -> None:
         f"wing: every page on text, {os.cpu_count()} cores, minutes: {minutes:.1f} "
         f"(target {WING_MINUTES:.0f}): {verdict(minutes, WING_MINUTES)}"
     )
+    print(f"wing: the machine: {machine()}")
 
 
 def loop(repeats: int = 30) -> None:
