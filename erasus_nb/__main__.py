@@ -292,9 +292,9 @@ def _cores() -> int:
     )
 
 
-#: Pages from the longest to the shortest, on the language model; others start after them.
-#: Started in this order, two processes end at about the same time.
-_LONGEST = ("data", "parameter", "llm", "gradient", "ensemble")
+#: The order in which two processes end at about the same time, on the language model; a page
+#: that is not named starts after them.
+_ORDER = ("data", "llm", "gradient", "parameter", "ensemble")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -312,8 +312,7 @@ def run(args: argparse.Namespace) -> int:
         raise Refused("there are no notebooks to run in notebooks/")
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
     package = package_code()
-    # The longest first, so that none is left running alone at the end.
-    place = {name: number for number, name in enumerate(_LONGEST)}
+    place = {name: number for number, name in enumerate(_ORDER)}
     chosen.sort(key=lambda name: place.get(name, len(place)))
     jobs = [_job(name, values[name], package) for name in chosen]
     done = [] if args.force else [job for job in jobs if _is_done(job)]
