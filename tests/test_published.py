@@ -17,6 +17,7 @@ from erasus_nb.profiles import PublishedSizes, Recipe
 from erasus_nb.strategy import MissingRecord
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
+from erasus_nb.workloads.base import Meter
 from erasus_nb.workloads.published import (
     Example,
     _ask,
@@ -609,6 +610,26 @@ def test_a_model_is_loaded_without_drawing_weights(news, monkeypatch):
         value.data.zero_()
     assert same_weights(news.models["start"], before)
     assert same_weights(news.template.state_dict(), before)
+
+
+def test_a_split_is_read_a_few_texts_at_a_time(made):
+    load = build(source(made), SIZES, CPU)
+    load.reading = 3
+    batch, sizes = load.request().retain, []
+    model = load.load(load.models["start"])
+    model.register_forward_hook(
+        lambda module, _, given, said: sizes.append(len(given["input_ids"])),
+        with_kwargs=True,
+    )
+    meter = Meter()
+    task = load.task(meter=meter)
+    with torch.no_grad():
+        losses = task.loss(model, batch)
+    assert max(sizes) == 3 and sum(sizes) == len(batch) == meter.passes > 3
+    sizes.clear()
+    whole = task.loss(model, batch)  # a step is taken on all of its batch
+    assert sizes == [len(batch)] and whole.requires_grad
+    assert torch.allclose(losses, whole, atol=1e-5)
 
 
 def test_the_relearning_attack_reads_no_probe(news):

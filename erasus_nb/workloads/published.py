@@ -37,6 +37,7 @@ from .text import (
     Part,
     TextFold,
     TextRequest,
+    TextTask,
     TextWorkload,
     _batch,
     _mean,
@@ -440,6 +441,22 @@ def give_padding(tokenizer, name: str, used: set[int]) -> None:
 # ------------------------------------------------------------------ the workload
 
 
+class PublishedTask(TextTask):
+    """The hooks of a language model; what is only read is read a few texts at a time.
+
+    A strategy may ask for the loss of a whole split. The logits of thousands of texts over
+    tens of thousands of tokens fit no device, and without a gradient nobody needs them at once.
+    """
+
+    def token_losses(self, model, batch: Batch) -> Tensor:
+        size = self._workload.reading
+        if torch.is_grad_enabled() or len(batch) <= size:
+            return super().token_losses(model, batch)
+        places = torch.arange(len(batch), device=batch["inputs"].device).split(size)
+        losses = super().token_losses
+        return torch.cat([losses(model, batch.take(place)) for place in places])
+
+
 @dataclass
 class PublishedWorkload(TextWorkload):
     """Workload `text` with published models and data; see Published for the sources.
@@ -553,6 +570,9 @@ class PublishedWorkload(TextWorkload):
         model = deepcopy(self.template)
         model.load_state_dict(state)
         return model.eval()
+
+    def task(self, seed: object = 0, **rest) -> PublishedTask:
+        return PublishedTask(self, seed, **rest)
 
     def validation(self, request: Request) -> Batch:
         found = super().validation(request)
