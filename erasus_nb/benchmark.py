@@ -395,23 +395,21 @@ class Bench:
         """Seconds of retraining one model with the plain loop, in this process, now.
 
         Median of three at the first seed, so that time ratios compare like with like.
-        Where retraining is long, a few of its epochs are timed and multiplied.
+        Where retraining is long, a few of its steps are timed and multiplied.
         """
-        recipe = self.load.sizes.recipe
-        timed = replace(recipe, epochs=self.load.timed_epochs or recipe.epochs)
+        recipe, retain = self.load.sizes.recipe, self.asked.retain
+        timed, some = recipe, retain
+        if self.load.timed_steps is not None:
+            timed = replace(recipe, epochs=1)
+            some = next(retain.parts(self.load.timed_steps * recipe.batch_size))
         times = []
         for _ in range(3):
             model = self.load.start_model(self.seeds[0]).train()
             start = self._now()
-            fit(
-                model,
-                self.load.task(),
-                Split("retain", self.asked.retain),
-                timed,
-                0,
-            )
+            fit(model, self.load.task(), Split("retain", some), timed, 0)
             times.append(self._now() - start)
-        return statistics.median(times) * recipe.epochs / timed.epochs
+        done, whole = timed.steps(len(some)), recipe.steps(len(retain))
+        return statistics.median(times) * whole / done
 
     @property
     def retrain_passes(self) -> int:

@@ -111,11 +111,16 @@ def npo(
     Source: Zhang et al. (2024), arXiv 2404.05868, equation 3. MUSE's code takes the
     difference of raw logits instead, which is not the paper's.
     """
-    start = frozen(model)
+    start, ids = frozen(model), forget.ids
+    with (
+        torch.no_grad()
+    ):  # once: the original must not stay in memory beside the student
+        parts = forget.batches(task.recipe.batch_size)
+        at_first = -torch.cat([task.token_losses(start, b).sum(-1) for b in parts])
+    del start
 
     def away(student, batch):
-        with torch.no_grad():
-            before = -task.token_losses(start, batch).sum(-1)
+        before = at_first[(batch["ids"][:, None] == ids).int().argmax(1)]
         return npo_loss(-task.token_losses(student, batch).sum(-1), before, beta).mean()
 
     return _against(away, model, forget, retain, task, lr, epochs, ("npo", seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -25,6 +26,10 @@ class Recipe:
     warmup: float = 0.0
     final: float = 1.0
     clip: float | None = None
+
+    def steps(self, examples: int) -> int:
+        """Optimiser steps of training on so many examples; the last batch may be smaller."""
+        return self.epochs * math.ceil(examples / self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,6 @@ class UpdateLog:
         weights = _weights(start)
         self._shapes = {name: value.shape for name, value in weights.items()}
         self._owners = None if owners is None else [ids.cpu() for ids in owners]
-        self._dtype = torch.float32 if owners is None else torch.float64
         self._sums: dict[int | tuple[bool, ...], int] = {}  # whose examples -> place
         self.initial = _flat(weights)
         self.ids: list[Tensor] = []
@@ -78,7 +77,8 @@ class UpdateLog:
         if place < len(self.changes):
             self.changes[place] += change
         else:
-            self.changes.append(change.to(self._dtype))
+            # A sum of many float32 changes keeps their last bits in float64.
+            self.changes.append(change if self._owners is None else change.double())
         self.places.append(place)
         self.ids.append(used)
         self.epochs.append(epoch)
@@ -238,7 +238,7 @@ def logs_at_once(workload: ClassifierWorkload) -> int:
     """How many update logs to record and hold at a time, at least one."""
     weights = sum(p.numel() for p in workload.make_model(0).parameters())
     recipe = workload.sizes.recipe
-    steps = recipe.epochs * math.ceil(len(workload.train_ids) / recipe.batch_size)
+    steps = recipe.steps(len(workload.train_ids))
     return max(1, LOG_BYTES // (4 * weights * steps))
 
 

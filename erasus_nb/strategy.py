@@ -186,6 +186,12 @@ class Batch(Mapping):
         """The examples at `index`, shape (k,), in that order."""
         return Batch({k: v[index] for k, v in self._fields.items()}, self._hidden)
 
+    def parts(self, size: int) -> Iterator[Batch]:
+        """At most `size` examples at a time, in order: what memory holds at once."""
+        places = torch.arange(len(self), device=self._fields["ids"].device)
+        for place in places.split(size):
+            yield self.take(place)
+
     def replace(self, **fields: Tensor) -> Batch:
         """The same examples with some fields replaced (a replaced field is readable)."""
         hidden = {k: v for k, v in self._hidden.items() if k not in fields}

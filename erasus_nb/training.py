@@ -135,7 +135,7 @@ def fit(
     )
     totals: dict[int, Tensor] = {}
     ids = split.ids
-    total = recipe.epochs * math.ceil(len(ids) / recipe.batch_size)
+    total = recipe.steps(len(ids))
     steps = training_batches(ids, recipe, seed, first_epoch)
     for number, (epoch, positions) in enumerate(steps, 1):
         batch = split.take(positions)
@@ -216,13 +216,10 @@ def fit_stack(
     least, most = stack_sizes(inputs.device)
     if most is not None and len(seeds) > most:
         parts = [slice(k, k + most) for k in range(0, len(seeds), most)]
-        rest = inputs, labels
-        trained = [
-            fit_stack(
-                make_model, loss, *rest, ids[p], seeds[p], recipe, logs and logs[p]
-            )
-            for p in parts
-        ]
+        what = make_model, loss, inputs, labels
+        trained = (
+            fit_stack(*what, ids[p], seeds[p], recipe, logs and logs[p]) for p in parts
+        )
         return [state for part in trained for state in part]
     if len({len(member) for member in ids}) != 1:
         raise ValueError("members of a stack train on equally many examples")
@@ -274,13 +271,42 @@ def fit_stack(
     ]
 
 
+# ------------------------------------------------------------------ teachers
+
+#: What a teacher said that is kept, in numbers: 2 GiB of them.
+KEPT_NUMBERS = 2**29
+
+
+@torch.no_grad()
+def teacher_outputs(
+    teacher: nn.Module, task: Task, examples: Split | Batch
+) -> Callable[[Tensor], Tensor]:
+    """What a fixed model says about examples: their positions (k,) -> task.outputs (k, ...).
+
+    It is asked about every example once, and what it said is kept. Where that would be too
+    much, as it is for every token of a large language model's data, it is asked anew about
+    the examples that are wanted, each time.
+    """
+
+    def ask(positions: Tensor) -> Tensor:
+        with torch.no_grad():
+            return task.outputs(teacher, examples.take(positions))
+
+    parts = torch.arange(len(examples)).split(32)
+    first = ask(parts[0])
+    if first.shape[1:].numel() * len(examples) > KEPT_NUMBERS:
+        return ask
+    said = torch.cat([first, *map(ask, parts[1:])])
+    return lambda positions: said[positions.to(said.device)]
+
+
 # ------------------------------------------------------------------ gradients
 
 #: Per-example gradients held at a time, in numbers: 2 GiB of them.
 CHUNK_NUMBERS = 2**29
 
 
-class _Bound:
+class Bound:
     """A module with its parameters replaced: what task.loss is given under torch.func."""
 
     def __init__(self, model: nn.Module, parameters: dict[str, Tensor]):
@@ -325,7 +351,7 @@ def squared_gradients(
 
     def one(values, fields):
         example = Batch({k: v.unsqueeze(0) for k, v in fields.items()}, batch._hidden)
-        return task.loss(_Bound(model, values), example).sum()
+        return task.loss(Bound(model, values), example).sum()
 
     per_example = vmap(grad(one), (None, 0))
     totals = {

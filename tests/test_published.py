@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from erasus_nb import cells, parameters, workloads
+from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.profiles import PublishedSizes, Recipe
 from erasus_nb.strategy import MissingRecord
@@ -26,7 +26,7 @@ from erasus_nb.workloads.published import (
     build,
     open_model,
 )
-from erasus_nb.workloads.text import IGNORED, following
+from erasus_nb.workloads.text import IGNORED, TextTask, following
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(2, 1e-3, 4)
@@ -317,6 +317,33 @@ def test_every_strategy_runs_in_bfloat16(made):
         for name, function in cells.strategies(category).items():
             [row] = bench.run(function, keep=False)
             assert row.status in ("ok", "not_applicable"), (name, row.reason)
+
+
+@pytest.mark.parametrize(
+    ("category", "name"),
+    [("parameter", "mask_based"), ("data", "knowledge_distillation")],
+)
+def test_what_a_teacher_says_need_not_fit_memory(made, monkeypatch, category, name):
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    function = cells.strategies(category)[name]
+    settings = {**bench.full_settings(function)[0]}
+    settings |= {"steps": 5} if name == "mask_based" else {"epochs": 2}
+    found, sizes, of = [], set(), TextTask.outputs
+
+    def outputs(task, model, batch):
+        if not torch.is_grad_enabled():
+            sizes.add(len(batch))
+        return of(task, model, batch)
+
+    monkeypatch.setattr(TextTask, "outputs", outputs)
+    for numbers in (training.KEPT_NUMBERS, 0):
+        monkeypatch.setattr(training, "KEPT_NUMBERS", numbers)
+        found.append(bench.unlearn(function, 0, settings)[0])
+    assert max(sizes) <= 32
+    kept, anew = (result.model.state_dict() for result in found)
+    assert all(torch.allclose(kept[k], anew[k], atol=1e-5) for k in kept)
+    for curve, again in zip(*(result.losses.values() for result in found)):
+        assert curve == pytest.approx(again, rel=1e-3)
 
 
 def test_step_sizes_follow_the_base_step_size(made):

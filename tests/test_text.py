@@ -196,6 +196,18 @@ def test_the_loss_is_the_mean_over_real_tokens(architecture):
         )
 
 
+def test_a_loss_from_outputs_is_the_loss():
+    load = small_text()
+    model, task = load.make_model(0).eval(), load.task()
+    questions = load.batch(load.train_ids[:6])
+    labels = questions["labels"].clone()
+    labels[:, :5] = text.IGNORED  # what is only read
+    part = questions.replace(labels=labels, learnt=labels != text.IGNORED)
+    for batch in (questions, part):
+        found = task.loss_from(task.outputs(model, batch), batch)
+        assert torch.allclose(found, task.loss(model, batch), atol=1e-5)
+
+
 def test_a_divergence_counts_real_tokens_only():
     load = small_text()
     task, batch = load.task(), load.batch(load.train_ids[:4])

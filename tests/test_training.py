@@ -26,6 +26,7 @@ from erasus_nb.training import (
     same_weights,
     set_weights,
     squared_gradients,
+    teacher_outputs,
     top_fraction,
     training_batches,
     weights,
@@ -50,6 +51,30 @@ def trained(name: str = "synthetic"):
 def _states(name, seeds, recipe):
     work = load(name)
     return work.train([work.train_ids] * len(seeds), list(seeds), recipe)
+
+
+# ------------------------------------------------------------------ teachers
+
+
+def test_a_teacher_is_asked_once_or_where_that_is_too_much_each_time(monkeypatch):
+    model, task, batch = trained()
+    examples, wanted = Split("retain", batch), torch.tensor([70, 0, 3])
+    with torch.no_grad():
+        said = task.outputs(model, batch.take(wanted))
+    kept = teacher_outputs(model, task, examples)
+    assert examples.examples_read == len(batch)
+    monkeypatch.setattr(training, "KEPT_NUMBERS", said[0].numel() * len(batch) - 1)
+    anew = teacher_outputs(model, task, examples)
+    before = examples.examples_read
+    for answers in (kept, anew):
+        assert torch.allclose(answers(wanted), said, atol=1e-5)
+        assert not answers(wanted).requires_grad
+    assert examples.examples_read == before + 2 * len(wanted)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+    assert torch.allclose(kept(wanted), said, atol=1e-5)
+    assert (anew(wanted) == 0).all()
 
 
 # ------------------------------------------------------------------ seeds

@@ -166,6 +166,10 @@ class Task:
         """What the model says, before any normalisation; (B, C) for a classifier."""
         raise NotApplicable("this workload has no outputs that compare between models")
 
+    def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """`loss`, where what the model says about the batch is at hand already."""
+        raise NotApplicable("this workload's loss does not follow from outputs")
+
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         """How far the student's outputs are from the teacher's: KL(teacher || student) T^2."""
         raise NotApplicable("this workload has no divergence between outputs")

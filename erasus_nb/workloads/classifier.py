@@ -55,9 +55,10 @@ class ClassifierTask(Task):
         return model(batch["inputs"])
 
     def loss(self, model, batch: Batch) -> Tensor:
-        return F.cross_entropy(
-            self.outputs(model, batch), batch["labels"], reduction="none"
-        )
+        return self.loss_from(self.outputs(model, batch), batch)
+
+    def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs, batch["labels"], reduction="none")
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         student, teacher = (student / T).log_softmax(-1), (teacher / T).log_softmax(-1)
@@ -178,7 +179,7 @@ class ClassifierWorkload:
     #: Models of several seeds are trained at once, which is several times cheaper.
     stacked = True
     #: Retraining is timed whole.
-    timed_epochs = None
+    timed_steps = None
     #: Steps of the relearning attack after which is measured.
     attack_steps = (0, 5, 10, 20, 40)
     #: Original and retrained model are always trained here.

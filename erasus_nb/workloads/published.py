@@ -452,9 +452,8 @@ class PublishedTask(TextTask):
         size = self._workload.reading
         if torch.is_grad_enabled() or len(batch) <= size:
             return super().token_losses(model, batch)
-        places = torch.arange(len(batch), device=batch["inputs"].device).split(size)
         losses = super().token_losses
-        return torch.cat([losses(model, batch.take(place)) for place in places])
+        return torch.cat([losses(model, part) for part in batch.parts(size)])
 
 
 @dataclass

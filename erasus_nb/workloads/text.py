@@ -51,6 +51,17 @@ def logits_of(model, tokens: Tensor) -> Tensor:
     return (said if isinstance(said, Tensor) else said.logits).float()
 
 
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each token, (B, T), from logits (B, T, V); 0 where the target is `IGNORED`."""
+    losses = F.cross_entropy(
+        logits.flatten(0, 1),
+        targets.flatten(),
+        reduction="none",
+        ignore_index=IGNORED,
+    )
+    return losses.view(targets.shape)
+
+
 # ------------------------------------------------------------------ the hooks
 
 
@@ -83,13 +94,7 @@ class TextTask(Task):
         # Every position keeps its logits (a copy of them would be the dearest step);
         # the last one predicts nothing.
         targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-        losses = F.cross_entropy(
-            logits.flatten(0, 1),
-            targets.flatten(),
-            reduction="none",
-            ignore_index=IGNORED,
-        )
-        return losses.view(targets.shape)[:, :-1]
+        return nats(logits, targets)[:, :-1]
 
     def scored(self, batch: Batch) -> Tensor:
         return batch["labels"][:, 1:] != IGNORED
@@ -98,8 +103,13 @@ class TextTask(Task):
         return batch["inputs"] != self._workload.pad
 
     def loss(self, model, batch: Batch) -> Tensor:
-        count = self.scored(batch).sum(-1).clamp(min=1)
-        return self.token_losses(model, batch).sum(-1) / count
+        return self._mean(self.token_losses(model, batch), batch)
+
+    def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return self._mean(nats(outputs, batch["labels"][:, 1:]), batch)
+
+    def _mean(self, token_losses: Tensor, batch: Batch) -> Tensor:
+        return token_losses.sum(-1) / self.scored(batch).sum(-1).clamp(min=1)
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         # A real position has a non-zero logit on one side at least.
@@ -375,8 +385,8 @@ class TextWorkload:
     }
     #: A language model fills a core alone: models of several seeds are trained one by one.
     stacked = False
-    #: Retraining takes many seconds; its cost is measured on one epoch.
-    timed_epochs = 1
+    #: Retraining takes many seconds; its cost is measured on so many steps.
+    timed_steps = 8
     #: Steps of the relearning attack after which is measured.
     attack_steps = (0, 5, 10, 20)
     #: Which model -> its weights, where original and retrained come from elsewhere.
@@ -673,13 +683,9 @@ class TextWorkload:
         width = max(len(row["inputs"]) for row in rows)
         batch = _batch(rows, width, self.pad, torch.zeros(len(rows)))
         batch = Batch({k: v.to(self.device) for k, v in batch.items()})
-        for place in torch.arange(len(batch)).split(self.reading):
-            part = batch.take(place.to(self.device))
+        for part in batch.parts(self.reading):
             targets = part["labels"][:, 1:]
-            logits = logits_of(model, part["inputs"])[:, :-1]
-            losses = F.cross_entropy(
-                logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
-            )
+            losses = nats(logits_of(model, part["inputs"])[:, :-1], targets)
             found.append((-losses.sum(-1) / (targets != IGNORED).sum(-1)).exp())
         model.train(training)
         return float(torch.cat(found).mean())
@@ -713,13 +719,9 @@ class TextWorkload:
         """What the model makes of rows of tokens: log_p, right and scored, (n, T - 1),
         and plus_plus, (n,)."""
         found: dict[str, list[Tensor]] = {}
-        for place in torch.arange(len(batch)).split(self.reading):
-            part = batch.take(place.to(self.device))
-            logits, true = (
-                logits_of(model, part["inputs"])[:, :-1],
-                part["labels"][:, 1:],
-            )
-            scored = true != IGNORED
+        for part in batch.parts(self.reading):
+            logits, true = logits_of(model, part["inputs"]), part["labels"][:, 1:]
+            logits, scored = logits[:, :-1], true != IGNORED
             true = true.clamp(min=0)
             log_p = logits.log_softmax(-1).gather(-1, true[..., None])[..., 0]
             for name, value in {
@@ -736,16 +738,18 @@ class TextWorkload:
         """Next-token probabilities at fixed positions of the forget passages, (k, V)."""
         rows = self.rows_of(request)["forget"]
         rows = rows.take(rows["passage"].nonzero()[:, 0])
-        real = (rows["labels"][:, 1:] != IGNORED).nonzero()
+        real = rows["labels"][:, 1:] != IGNORED
         draw = generator("text", "positions", request.folds)
-        order = torch.randperm(len(real), generator=draw)[:POSITIONS].sort().values
-        chosen, kept = real[order.to(real.device)], []
-        for start in range(0, len(rows), self.reading):
-            here = chosen[
-                (chosen[:, 0] >= start) & (chosen[:, 0] < start + self.reading)
-            ]
-            logits = logits_of(model, rows["inputs"][start : start + self.reading])
-            kept.append(logits[here[:, 0] - start, here[:, 1]].softmax(-1))
+        order = torch.randperm(int(real.sum()), generator=draw)[:POSITIONS]
+        places = real.nonzero()[order.to(real.device)]
+        chosen = torch.zeros_like(real)
+        chosen[places[:, 0], places[:, 1]] = True
+        kept = [
+            logits_of(model, part["inputs"])[:, :-1][here].softmax(-1)
+            for part, here in zip(
+                rows.parts(self.reading), chosen.split(self.reading), strict=True
+            )
+        ]
         return torch.cat(kept)
 
     def attack(
