@@ -566,7 +566,7 @@ class Bench:
                     category=facts.category,
                     analogue=self.workload in facts.analogue_on,
                     seed=seed,
-                    settings=_plain(full),
+                    settings=plain(full),
                     settings_chosen_by=by,
                     departures=list(facts.departures),
                     key=key,
@@ -716,7 +716,7 @@ class Bench:
             )
         except Exception as error:  # noqa: BLE001 - a strategy's failure is a result, with its reason
             return row.model_copy(update={"reason": f"{type(error).__name__}: {error}"})
-        row = row.model_copy(update={"losses": losses, "info": _plain(info)})
+        row = row.model_copy(update={"losses": losses, "info": plain(info)})
         bad = [k for k, v in row.losses.items() if not all(map(math.isfinite, v))]
         if bad:
             return row.model_copy(
@@ -865,7 +865,7 @@ class Bench:
                 "recipe": asdict(sizes.recipe),
                 **self.load.facts,
             },
-            parameters=_plain(self.parameters),
+            parameters=plain(self.parameters),
             environment=environment(self.device),
         )
 
@@ -1018,7 +1018,7 @@ def _unfinished(**facts: Any) -> records.Row:
     return records.Row(status="error", reason="did not finish", **facts)
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def plain(values: dict[str, Any]) -> dict[str, Any]:
     """Values as JSON has them; a number that is not finite becomes its name."""
 
     def one(value):

@@ -19,8 +19,9 @@ from IPython.display import HTML, Markdown, display
 from tqdm import TqdmWarning
 
 from . import ROOT, charts, controls, metrics, profiles, records, score, workloads
-from .benchmark import ATTACKED, Bench
+from .benchmark import ATTACKED, Bench, plain
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
+from .strategy import settings_of
 from .workloads.classifier import REQUESTS
 
 # Libraries would draw their progress with widgets, which a published page cannot show: that
@@ -116,13 +117,14 @@ class Page:
         self.name, self.given, self.known = name, given, list(known)
         published = _published(given)
         home = ("text",) if published else HOME.get(name, ("synthetic",))
-        self.benches = {
-            workload: _bench(workload, given, published)
-            for workload in given["workloads"] or home
-        }
+        # The page's own workload comes first, in whatever order they were asked for.
+        asked = sorted(given["workloads"] or home, key=lambda w: w not in home)
+        self.benches = {w: _bench(w, given, published) for w in asked}
         self.functions: dict[str, Callable] = {}
         self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
         self._references: dict[str, records.Document] = {}
+        #: What `relearn` found: workload -> criterion -> model -> step -> values by seed.
+        self.relearned: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
         sizes = [
             f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()
         ]
@@ -239,7 +241,8 @@ class Page:
             rows = self.rows(workload, function.__name__)
             whole = first + (f"{ON_TEXT}." if workload == "text" else template)
             fields = _fields(self.board(workload), standing, rows)
-            said.append(f"- `{workload}`: {whole.format_map(fields)}")
+            sentence = whole.format_map(fields).rstrip(".")
+            said.append(f"- `{workload}`: {sentence}. {_settings(function, rows)}")
         display(Markdown("\n".join(said)))
 
     def claim(
@@ -451,9 +454,9 @@ class Page:
                 and self.board(workload)[f.__name__].seeds
             ]
             categories = {f.__name__: f.facts.category for f in able}
-            for criterion, curves in bench.relearn(
-                able, bench.seeds[:ATTACKED]
-            ).items():
+            found = bench.relearn(able, bench.seeds[:ATTACKED])
+            self.relearned[workload] = found
+            for criterion, curves in found.items():
                 label = f"{workload}: {criterion} (share; higher: more came back)"
                 display(charts.relearning(curves, ylabel=label, categories=categories))
 
@@ -495,6 +498,7 @@ class Page:
             return f"<p>Nothing can be scored on {escape(workload)} in this run.</p>"
         best, control, bar = ran[0], board["partial_retrain"], board.bar
         named = f"<strong>{escape(best.name)}</strong>"
+        named += " (an analogue)" if best.analogue else ""
         verdict = (
             f"On <code>{escape(workload)}</code>, {named} reaches"
             if len(ran) == 1
@@ -512,7 +516,11 @@ class Page:
             {s.name: s for s in shown}.values(),
             key=lambda s: -s.rm.mean if s.rm else math.inf,
         )
-        return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown])
+        rest = ", ".join(
+            f"<code>{escape(s.name)}</code> {_interval(s.rm, 1)}" for s in ran[3:]
+        )
+        below = f"<p>Further down: {rest}.</p>" if rest else ""
+        return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown]) + below
 
 
 # ------------------------------------------------------------------ text
@@ -663,6 +671,17 @@ class _Info:
         if all(isinstance(v, (int, float)) for v in values):
             return f"{sum(values) / len(values):.3g}"
         return ", ".join(sorted({str(v) for v in values}))
+
+
+def _settings(function: Callable, rows: Sequence[records.Row]) -> str:
+    """What the rows were made with, as far as it is not the function's default."""
+    defaults, used = plain(settings_of(function)), rows[0].settings
+    other = [k for k in used if used[k] != defaults.get(k)]
+    if not other:
+        return "Settings: the defaults."
+    return (
+        f"Settings: {', '.join(f'`{k}={used[k]}`' for k in other)}, else the defaults."
+    )
 
 
 def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any]:

@@ -22,9 +22,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.optimize import isotonic_regression
-
 
 from . import metrics
 
@@ -392,11 +391,12 @@ def _band(axes, values: Sequence[float], mean: float, across: str) -> None:
 def forest(
     board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
 ) -> Chart:
-    """Retrain-Match of every strategy and control, with interval, seeds, tier and references.
+    """Retrain-Match of every strategy and control, with interval, seeds and references.
 
     Args:
         board: One workload's board.
-        names: Strategies to draw; None = all. Controls are always drawn.
+        names: Strategies to draw; None = all, with their tiers, which only say something
+            of a whole board. Controls are always drawn.
         emphasise: Names drawn strongly; the other marks pale.
     """
     rows = _rows(board, names)
@@ -432,14 +432,14 @@ def forest(
                 _dot(
                     axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise
                 )
-                if line.tier:
+                if line.tier and names is None:
                     tier = _clean(line.tier, 4)
                     _note(axes, tier, (1, y), (14, 0), _RIGHT, va="center")
             else:
                 axes.text(
                     1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center"
                 )
-        if any(line.tier for line in scored):
+        if names is None and any(line.tier for line in scored):
             _note(axes, "tier", (1, 1), (14, 4), "axes fraction")
         _names(axes, rows, emphasise)
         axes.set_xlabel(
@@ -460,7 +460,9 @@ def _closest(board: Board, rows: Sequence[Standing]) -> str:
     if not best:
         return f"No strategy has a score on {workload}"
     names = [line.name for line in best]
-    if len(names) == len(_scored(rows)) > 3:
+    if len(_scored(rows)) == 1:
+        said = f"{_clean(names[0])} has a Retrain-Match of {best[0].rm.mean:.0f} on {workload}"
+    elif len(names) == len(_scored(rows)) > 3:
         said = f"The seeds cannot say which of {len(names)} strategies comes closest to retraining"
         said += f" on {workload}"
     elif len(names) > 3:
@@ -475,6 +477,7 @@ def _closest(board: Board, rows: Sequence[Standing]) -> str:
     strong = max(controls, key=lambda line: line.rm.mean, default=None)
     if strong is not None and strong.rm.mean >= best[0].rm.mean:
         said += f", but no closer than the control {_clean(strong.name)}"
+        said += f" ({strong.rm.mean:.0f})" if len(_scored(rows)) == 1 else ""
     if len(board.seeds) == 1:
         said += " (one seed: no interval)"
     return said
@@ -521,9 +524,7 @@ def rank_intervals(
             axes.plot(line.rank, [y, y], lw=1.6, alpha=alpha, **ends)
         _names(axes, rows, emphasise)
         step = max(1, round(last / 12))
-        axes.set_xticks(
-            sorted({1, *range(step, last + 1, step)} - ({2} if step > 1 else set()))
-        )
+        axes.set_xticks(range(1, last + 1, step))
         axes.set_xlabel("rank that a strategy may hold (1 = closest to retraining)")
     alt = f"Bars from the best to the worst rank that each strategy may hold. {title}."
     return Chart(figure, alt, title)
@@ -552,7 +553,7 @@ def positions(
     title = (
         f"On {_clean(board.workload)}, {len(near)} of {len(strategies)} strategies end within "
         f"a quarter of the way from retrained on all three criteria; {len(over)} "
-        f"{_verb(over, 'overshoots', 'overshoot')}"
+        f"{_verb(over, 'goes', 'go')} beyond retraining on one or more"
     )
     retrained = _reference(board, "retrained")
     called = {**CRITERIA, **board.facts.get("criteria", {})}
@@ -564,7 +565,7 @@ def positions(
             bottom=0.75,
             panels=3,
             gap=0.22,
-            above=0.34,
+            above=0.5,
         )
         limits = (
             -1.35,
@@ -587,8 +588,8 @@ def positions(
                         limits,
                         emphasise,
                     )
-            heading = _fit(f"{criterion} {called[criterion]}", width)
-            _note(axes, heading, (0.5, 1), (0, 4), "axes fraction")
+            heading = "\n".join(_wrapped(f"{criterion} {called[criterion]}", width))
+            _note(axes, heading, (0.5, 1), (0, 4), "axes fraction", va="bottom")
             axes.set_xticks([1, -1], ["original", "over"])
             # A line lower: the three words do not fit side by side.
             axes.set_xticks([0], ["retrained"], minor=True)
@@ -679,7 +680,8 @@ def _place(
     Tries places around the point, nearest first; a label that had to move away gets a thin
     line. Points and labels are taken from the top down, so the same data give the same
     picture. `keep_clear` are lines, as (x0, y0, x1, y1) in data coordinates, that a label
-    crosses only where there is no place without.
+    crosses only where there is no place without; nor do labels and other labels' thin lines
+    cross where that can be helped.
     """
     points = np.asarray(points, float)
     spots = axes.transData.transform(points) * 72 / figure.dpi  # in points of 1/72 inch
@@ -699,6 +701,8 @@ def _place(
     ]
     texts: list = [None] * len(labels)
     written: list[tuple] = []
+    threads: list[np.ndarray] = []
+    within = lambda box, spot: box[0] < spot[0] < box[2] and box[1] < spot[1] < box[3]
     for i in sorted(range(len(labels)), key=lambda i: (-spots[i][1], spots[i][0])):
         wide, tall = 72 * _inches(labels[i]), 10.5
         others = [mark for k, mark in enumerate(marks) if k != i]
@@ -714,25 +718,27 @@ def _place(
             if any(_boxes_overlap(box, other) for other in (*marks, *written)):
                 continue
             # The thin line may cross lines, but not run through another point.
-            path = [
-                spots[i] + np.array([dx, dy]) * part
-                for part in np.linspace(0.2, 0.9, 12)
-            ]
-            if any(
-                x0 < px < x1 and y0 < py < y1
-                for px, py in path
-                for x0, y0, x1, y1 in others
-            ):
+            path = spots[i] + np.outer(np.linspace(0.2, 0.95, 24), (dx, dy))
+            path = path if far > 14 else path[:0]  # as long as it is drawn
+            if any(within(other, spot) for spot in path for other in others):
                 continue
             crossed = sum(_boxes_overlap(box, line) for line in lines)
-            fits.append((crossed, len(fits), box, far, dx, dy, ha))
+            crossed += 3 * sum(
+                any(within(label, spot) for spot in path) for label in written
+            )
+            crossed += 3 * sum(
+                any(within(box, spot) for spot in thread) for thread in threads
+            )
+            fits.append((crossed, len(fits), box, far, dx, dy, ha, path))
             if not crossed:
                 break
         if not fits:  # fuller than full: beside its point, whatever is there
             x, y = spots[i]
-            fits = [(0, 0, (x + 8, y - 5, x + 8 + wide, y + 5), 8, 8, 0, "left")]
-        _, _, box, far, dx, dy, ha = min(fits, key=lambda fit: fit[:2])
+            box = (x + 8, y - 5, x + 8 + wide, y + 5)
+            fits = [(0, 0, box, 8, 8, 0, "left", spots[:0])]
+        _, _, box, far, dx, dy, ha, path = min(fits, key=lambda fit: fit[:2])
         written.append(box)
+        threads.append(path)
         arrow = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3}
         texts[i] = axes.annotate(
             labels[i],
@@ -762,10 +768,18 @@ def quality_against_cost(
     original, retrained = _reference(board, "original"), _reference(board, "retrained")
     title = _worth(board, rows)
     # A clock's resolution is not "free": what took no measurable time is drawn at the edge.
-    cost = [max(line.time_ratio, 1e-4) for line in rows]
+    # So is a control that costs next to nothing, or the strategies would share a corner.
+    timed = [line.time_ratio for line in _scored(rows)]
+    edge = max(1e-4, min(timed, default=0.0) / 2)
+    cost = [max(line.time_ratio, edge) for line in rows]
     with matplotlib.rc_context(_RC):
         figure, (axes,), _ = _canvas(
-            title, 4.4, 0.62, right=0.75, bottom=0.55, above=0.3
+            title,
+            4.4 if len(rows) <= 20 else 5.6,
+            0.62,
+            right=0.75,
+            bottom=0.55,
+            above=0.3,
         )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -802,7 +816,11 @@ def quality_against_cost(
                 at = (1, line.rm.mean)
                 _note(axes, text, at, (4, 0), _RIGHT, ha="left", va="center")
         spots = [(x, line.rm.mean) for x, line in zip(cost, rows, strict=True)]
-        labels = [_label(line) for line in rows]
+        labels = [
+            _label(line)
+            + (f" ← {line.time_ratio:.1g}" if line.time_ratio < edge else "")
+            for line in rows
+        ]
         texts = _place(figure, axes, spots, labels, lines) if rows else []
         for line, text in zip(rows, texts, strict=True):
             if line.name in emphasise:
@@ -922,12 +940,22 @@ def _relearned(
     full = means["original"][last] - means["retrained"].get(last, np.nan)
     if not unlearned or not abs(full) > 0:
         return f"After {last} steps the original and the retrained model are alike"
-    back = {
-        name: (means[name].get(last, np.nan) - means["retrained"][last]) / full
+    first = min(means["original"])
+    start = means["original"][first] - means["retrained"][first]
+    share = lambda name, step, scale: (
+        (means[name].get(step, np.nan) - means["retrained"][step]) / (scale or np.nan)
+    )
+    back = {name: share(name, last, full) for name in unlearned}
+    risen = {
+        name: (means[name].get(last, np.nan) - means[name][first]) / full
         for name in unlearned
     }
-    mostly = [name for name, share in back.items() if share >= 0.5]
-    hardly = [name for name, share in back.items() if share <= 0.1]
+    hardly = [name for name in unlearned if back[name] <= 0.1]
+    never = [n for n in unlearned if n not in hardly and share(n, first, start) >= 0.5]
+    moved = [name for name in unlearned if name not in hardly + never]
+    mostly = [name for name in moved if back[name] >= 0.5]
+    rest = [n for n in moved if n not in mostly and risen[n] >= 0.1]
+    still = [name for name in moved if name not in mostly + rest]
     said = []
     if mostly:
         said.append(
@@ -937,9 +965,13 @@ def _relearned(
         said.append(
             f"{_listed(hardly)} {_verb(hardly, 'stays', 'stay')} near retrained"
         )
-    rest = [name for name in unlearned if name not in mostly + hardly]
     if rest:
         said.append(f"{_listed(rest)} {_verb(rest, 'is', 'are')} partly back")
+    if still:
+        said.append(f"{_listed(still)} {_verb(still, 'stays', 'stay')} in between")
+    if never:
+        was = _verb(never, "was", "were")
+        said.append(f"{_listed(never)} {was} not forgotten in the first place")
     return f"After {last} relearning steps, " + "; ".join(said)
 
 
@@ -1132,6 +1164,7 @@ def course(
                 )
                 ends[name] = values[-1]
             axes.set(ylim=(-0.02, 1.04), xlim=(0, furthest * 1.02 or 1))
+            axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
             axes.set_xlabel("example passes, share of retraining's")
             _note(
                 axes, f"asked about the {what} set", (0.5, 1), (0, 4), "axes fraction"
@@ -1173,8 +1206,8 @@ def traced(
                 table.T, cmap="Greys", vmin=0, vmax=max(clean, 1e-9), aspect="auto"
             )
             axes.set_title(f"{kind} put back", size=_TEXT)
-            axes.set_xticks(range(len(table)), [str(k + 1) for k in range(len(table))])
-            axes.set_xlabel("layer")
+            axes.set_xticks(range(len(table)))
+            axes.set_xlabel("layer, from 0")
             axes.set_yticks(range(len(words)), [_clean(word, 14) for word in words])
         figure.suptitle(
             "\n".join(_wrapped(title, _WIDE)), size=_TEXT, x=0.02, ha="left"
@@ -1185,7 +1218,7 @@ def traced(
         for kind, t in effects.items()
     }
     peaks = "; ".join(
-        f"{kind}: most at layer {at[0] + 1}, token {words[at[1]]!r}"
+        f"{kind}: most at layer {at[0]}, token {words[at[1]]!r}"
         for kind, at in best.items()
     )
     return Chart(figure, f"Heat maps, layer by token. {peaks}.", title)

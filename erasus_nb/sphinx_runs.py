@@ -318,15 +318,15 @@ def _interval(value: Interval | None) -> str:
     return f"{value.mean:.1f} ({value.low:.1f} to {value.high:.1f})"
 
 
-def _top_table(board: Board, best: int = 5) -> str:
-    """The best strategies and every reference and control, as a markdown table."""
+def _top_table(board: Board, best: int) -> str:
+    """The best strategies and every reference, control and baseline, as a markdown table."""
     lines = [
         "| Row | What it is | Retrain-Match (95 % interval) | Tier | Flags |",
         "|---|---|--:|---|---|",
     ]
     shown = [
         *board.of("strategy")[:best],
-        *board.of("original", "retrained", "control"),
+        *(s for s in board.standings if s.kind != "strategy"),
     ]
     for standing in shown:
         what = "strategy, analogue" if standing.analogue else standing.kind
@@ -346,10 +346,11 @@ def _top_table(board: Board, best: int = 5) -> str:
 def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str]:
     """The substitutions of one workload; every key exists whatever was measured."""
     keys = ("best", "best_rm", "original_rm", "retrained_rm", "random_init_rm")
-    more = ("partial_retrain_rm", "npo_rm", "simnpo_rm")
+    more = ("bar", "bar_rm", "partial_retrain_rm", "npo_rm", "simnpo_rm")
     facts = {f"{key}_{workload}": unknown for key in (*keys, *more)}
     # Counts stand before a noun: "no training seeds".
-    facts |= {f"{key}_{workload}": "no" for key in ("seeds", "n_strategies")}
+    counts = ("seeds", "n_strategies", "n_no_better")
+    facts |= {f"{key}_{workload}": "no" for key in counts}
     facts[f"top_table_{workload}"] = NO_ROWS
     if board is None:
         return facts
@@ -367,7 +368,13 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     by_name = {s.name: s for s in board.standings}
     facts[f"seeds_{workload}"] = str(len(board.seeds))
     facts[f"n_strategies_{workload}"] = str(len(ranked))
-    facts[f"top_table_{workload}"] = _top_table(board)
+    # Whoever is called first has a line, and five have one anyway.
+    facts[f"top_table_{workload}"] = _top_table(board, max(5, len(leaders)))
+    no_better = [s for s in ranked if "not better than control" in s.flags]
+    facts[f"n_no_better_{workload}"] = str(len(no_better))
+    if board.bar is not None:
+        facts[f"bar_{workload}"] = code_span(board.bar.name)
+        facts[f"bar_rm_{workload}"] = _interval(board.bar.rm)
     if leaders:
         names = [code_span(s.name) for s in leaders]
         facts[f"best_{workload}"] = " and ".join(
@@ -411,7 +418,8 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     """Substitution name -> markdown for the book's markdown pages, computed from rows.
 
     For each workload W: best_W, best_rm_W, original_rm_W, retrained_rm_W, random_init_rm_W,
-    partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, seeds_W, n_strategies_W, top_table_W; and for the whole book
+    partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, seeds_W, n_strategies_W, top_table_W, and
+    bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
     rows_stamp and downloads. Without rows every value is an honest phrase.
 
     Raises:

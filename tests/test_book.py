@@ -15,7 +15,7 @@ ON = dict(category="Test", cite="", on=("synthetic",))
 
 
 @strategy(**ON, reads=(), departures=("It is only a test.",))
-def ensemble(model, forget, retain, task, *, seed=0):
+def ensemble(model, forget, retain, task, *, size=(1, 2), rate=0.1, seed=0):
     """Does nothing, under the name of a strategy that the page knows."""
     return Unlearned(copy.deepcopy(model), info={"share": 0.25, "mode": "copy"})
 
@@ -97,8 +97,20 @@ def test_a_sentence_takes_its_numbers_from_the_rows(page, shown):
     assert text(shown) == (
         f"- `synthetic`: ensemble: {recall:.2f} of {recall:.2f}, {kept.mean:.2f}; 0.25; copy; "
         + ", ".join(standing.flags)
+        + ". Settings: the defaults."
     )
     assert "no-op" in standing.flags
+
+
+def test_a_sentence_ends_with_the_settings_of_the_row(page, shown, monkeypatch):
+    chosen = {"size": (1, 2), "rate": 0.5}
+    monkeypatch.setattr(
+        page.benches["synthetic"], "full_settings", lambda function: (chosen, "tuned")
+    )
+    page.run(ensemble)
+    shown.clear()
+    page.say(ensemble)
+    assert text(shown).endswith(". Settings: `rate=0.5`, else the defaults.")
 
 
 def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_path):
@@ -110,7 +122,7 @@ def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_p
     page.run(ensemble)
     shown.clear()
     page.say(ensemble, "{m:C1} and {m:C2}")
-    assert text(shown).endswith(" and —")
+    assert text(shown).endswith(" and —. Settings: the defaults.")
 
 
 def test_a_strategy_that_does_not_apply_says_why_and_is_escaped(page, shown):

@@ -315,7 +315,7 @@ def test_overshooting_is_counted_and_drawn_as_an_arrow_with_its_number():
     }
     of = board(strategies=far)
     chart = charts.positions(of)
-    assert chart.title.endswith("1 overshoots") and "1 of 2" in chart.title
+    assert "1 goes beyond retraining" in chart.title and "1 of 2" in chart.title
     # Rates end at 0, which for the attack's AUC is far below a retrained model's.
     far = [
         text.get_text()
@@ -340,6 +340,13 @@ def test_the_title_says_which_part_is_weakest():
 
 def test_relearning_says_who_comes_back():
     assert "sisa stays near retrained" in charts.relearning(CURVES, "accuracy").title
+    low, high = CURVES["retrained"], CURVES["original"]
+    middle = {k: [0.7 * a + 0.3 * b for a, b in zip(low[k], high[k])] for k in low}
+    ends = {"original": high, "retrained": low}
+    title = charts.relearning({**ends, "lora": high}, "accuracy").title
+    assert title.endswith("lora was not forgotten in the first place")
+    title = charts.relearning({**ends, "lora": middle}, "accuracy").title
+    assert "back" not in title and title.endswith("lora stays in between")
     swapped = {**CURVES, "sisa": CURVES["scrub"], "scrub": CURVES["sisa"]}
     title = charts.relearning(swapped, "accuracy").title
     assert "scrub stays near retrained" in title and "lora and sisa" in title.replace(

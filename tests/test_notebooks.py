@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from erasus_nb import ROOT, cells, parameters
+from erasus_nb.benchmark import Bench
+from erasus_nb.strategy import settings_of
+from erasus_nb.training import same_weights
 
 NAMES = cells.names()
 PAGES = [name for name in NAMES if name != "leaderboard"]
@@ -190,3 +193,23 @@ def test_no_source_names_a_path_of_one_machine():
     for name in NAMES:
         text = json.dumps(cells.notebook(name))
         assert not re.search(r'"(/home/|/root/|/work/|/Users/|C:\\\\)', text)
+
+
+def test_the_strategies_to_try_run_as_they_are(page):
+    """The cells that readers are asked to edit, on every workload that their marks name."""
+    sources = [s for s in code_of(page) if 'category="Yours"' in s]
+    assert sources
+    space = dict(vars(cells.load(page)))
+    for source in sources:
+        functions = [
+            node.name
+            for node in ast.parse(source).body
+            if isinstance(node, ast.FunctionDef)
+        ]
+        exec(source.split("\n\n\npage.run")[0], space)
+        for function in (space[name] for name in functions):
+            for workload in function.facts.on:
+                bench = Bench(workload, "smoke", (0,), out=None, cache="")
+                new, _, _ = bench.unlearn(function, 0, settings_of(function))
+                start = bench.originals()[0]
+                assert not same_weights(new.model.state_dict(), start)

@@ -264,8 +264,14 @@ def test_numbers_in_prose_are_the_boards_numbers(project):
     assert facts["best_rm_synthetic"].startswith(f"{board[leaders[0]].rm.mean:.1f} (")
     table = facts["top_table_synthetic"].splitlines()[2:]
     shown = [re.match(r"\| `(\w+)`", line)[1] for line in table]
-    assert shown[:5] == [s.name for s in board.of("strategy")][:5]
-    assert set(shown[5:]) == {"original", "retrained", *fabricate.CONTROLS}
+    best = max(5, len(leaders))
+    assert shown[:best] == [s.name for s in board.of("strategy")][:best]
+    assert set(leaders) <= set(shown[:best])
+    assert set(shown[best:]) == {"original", "retrained", *fabricate.CONTROLS}
+    assert facts["bar_synthetic"] == f"`{board.bar.name}`"
+    assert facts["bar_rm_synthetic"].startswith(f"{board.bar.rm.mean:.1f} (")
+    worse = [s for s in board.of("strategy") if "not better than control" in s.flags]
+    assert facts["n_no_better_synthetic"] == str(len(worse))
     assert "0123456789" in facts["rows_stamp"] and "laptop" in facts["rows_stamp"]
     assert facts["best_digits"] == "not measured yet"
     assert facts["downloads"].count("{download}") == 6

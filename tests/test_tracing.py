@@ -89,7 +89,7 @@ def test_the_heat_map_says_where_the_answer_comes_back():
     effects = {"state": torch.tensor([[0.1, 0.2, 0.1], [0.1, 0.1, 0.9]])}
     chart = charts.traced(effects, ["start", "Ann", "won"], 0.9, 0.1)
     assert "0.90 as it is, 0.10 with the subject hidden" in chart.title
-    assert "state: most at layer 2, token 'won'" in chart.alt
+    assert "state: most at layer 1, token 'won'" in chart.alt
 
 
 # ------------------------------------------------------------------ keys and values
