@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from . import ROOT, controls, metrics, profiles, provenance, records, workloads
 from .strategy import Batch, NotApplicable, Split, Unlearned, settings_of
-from .training import clone, fit, generator, optimizer, same_weights
+from .training import clone, fit, generator, global_seed, optimizer, same_weights
 from .workloads.base import Meter, Records
 
 #: Training seeds reserved for choosing settings; a reported row never uses one.
@@ -618,7 +618,8 @@ class Bench:
         retain = Split("retain", self.asked.retain, reads)
         state = self.originals()[seed]
         model = self.load.load(state)
-        unlearned = function(model, forget, retain, task, seed=seed, **full)
+        with global_seed("unlearn", seed):  # of a model with dropout, in training mode
+            unlearned = function(model, forget, retain, task, seed=seed, **full)
         if not isinstance(unlearned, Unlearned) or not isinstance(
             unlearned.model, nn.Module
         ):

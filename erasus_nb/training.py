@@ -137,17 +137,18 @@ def fit(
     ids = split.ids
     total = recipe.steps(len(ids))
     steps = training_batches(ids, recipe, seed, first_epoch)
-    for number, (epoch, positions) in enumerate(steps, 1):
-        batch = split.take(positions)
-        loss = task.loss(model, batch).mean()
-        step.zero_grad(set_to_none=True)
-        loss.backward()
-        scheduled(step, parameters, recipe, number / total)
-        before = log.before(model) if log is not None else None
-        step.step()
-        if log is not None:
-            log.after(model, before, epoch, batch["ids"])
-        totals[epoch] = totals.get(epoch, 0.0) + loss.detach() * len(batch)
+    with global_seed("fit", seed, first_epoch):  # whatever is drawn is dropout's
+        for number, (epoch, positions) in enumerate(steps, 1):
+            batch = split.take(positions)
+            loss = task.loss(model, batch).mean()
+            step.zero_grad(set_to_none=True)
+            loss.backward()
+            scheduled(step, parameters, recipe, number / total)
+            before = log.before(model) if log is not None else None
+            step.step()
+            if log is not None:
+                log.after(model, before, epoch, batch["ids"])
+            totals[epoch] = totals.get(epoch, 0.0) + loss.detach() * len(batch)
     return [float(total) / len(ids) for total in totals.values()]
 
 

@@ -285,6 +285,11 @@ def test_a_layer_keeps_its_last_head():
     assert [int(z.sum()) for z in zero] == [48, 48]  # three of four heads of 16
 
 
+def test_a_share_of_less_than_one_head_is_refused():
+    with pytest.raises(ValueError, match="frac=0.02 of 8 is less than one"):
+        changed({"granularity": "head"})
+
+
 def test_scores_do_not_depend_on_the_scale_of_a_unit():
     where = setting()
     where_to = page.cuts(where.model(), where.task(), "neuron")

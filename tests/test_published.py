@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.profiles import PublishedSizes, Recipe
-from erasus_nb.strategy import MissingRecord
+from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
 from erasus_nb.workloads.base import Meter
@@ -143,9 +143,15 @@ def test_without_further_texts_there_is_no_validation(made, tmp_path):
 
     path = next((folder / "privleak").glob("holdout*"))
     pd.read_parquet(next((folder / "raw").glob("holdout*"))).to_parquet(path)
-    load = build(Published(str(made / "target"), str(folder)), SIZES, CPU)
-    with pytest.raises(MissingRecord, match="no further"):
-        load.validation(load.request())
+    found = Published(str(made / "target"), str(folder))
+    bench = Bench("text", "smoke", out=None, cache="", published=found)
+    assert bench.load.validation(bench.asked) is None
+    # Only a strategy that wants it has to do without.
+    [row] = bench.run(cells.strategies("llm")["token_masking"], keep=False)
+    assert row.status == "ok"
+    scrub = cells.strategies("gradient")["scrub"]
+    [row] = bench.run(scrub, settings={"rewind": True, "epochs": 1}, keep=False)
+    assert row.status == "error" and "sets no validation" in row.reason
 
 
 def test_an_article_that_a_chunk_begins_in_is_told():
@@ -258,16 +264,91 @@ def test_activations_are_computed_again_in_large_models_only(made):
         ).is_activation_checkpointing == (wanted)
 
 
-def test_checkpointing_changes_no_gradient(made):
+@pytest.mark.parametrize("training", [False, True])
+def test_checkpointing_recomputes_in_either_mode_and_changes_no_gradient(
+    made, training
+):
+    found, runs = [], []
+    for limit in (0, 10**9):
+        sizes = PublishedSizes(1, 96, 4, 2, RECIPE, "float32", limit)
+        load = build(source(made), sizes, CPU)
+        model, count = load.start_model(0).train(training), []
+        for layer in model.model.layers:
+            layer.self_attn.register_forward_hook(lambda *_: count.append(1))
+        load.task().loss(model, load.request().forget).mean().backward()
+        assert all(layer.training == training for layer in model.model.layers)
+        found.append([p.grad for p in model.parameters()])
+        runs.append(len(count))
+    assert runs[0] == 2 * runs[1] > 0
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
+
+
+def test_per_example_gradients_are_the_same_with_checkpointing(made):
     found = []
     for limit in (0, 10**9):
         sizes = PublishedSizes(1, 96, 4, 2, RECIPE, "float32", limit)
         load = build(source(made), sizes, CPU)
-        model = load.start_model(0).train()
-        load.task().loss(model, load.request().forget).mean().backward()
-        found.append([p.grad for p in model.parameters()])
-    for one, other in zip(*found):
-        torch.testing.assert_close(one, other)
+        batch = load.request().forget
+        model = load.start_model(0)
+        found.append(training.squared_gradients(model, load.task(), batch))
+        masks = cells.strategies("parameter")["mask_based"]
+        bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+        bench.load, bench.asked = load, load.request()
+        result, _, _ = bench.unlearn(masks, 0, {"steps": 3, "lr": 0.5})
+        found[-1] |= result.model.state_dict()
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
+
+
+def test_training_is_decided_by_its_seed_even_with_dropout(made, tmp_path):
+    model = published.checkpoint(tmp_path / "gpt2", "gpt2")
+    load = build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+    ids, found = load.request().retain["ids"], []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        found += load.train([ids], [0])
+    assert same_weights(*found)
+    assert not same_weights(found[0], load.train([ids], [1])[0])
+
+
+def test_other_weights_under_the_same_name_are_another_workload(made, tmp_path):
+    found = []
+    for seed in (0, 0, 7):
+        name = published.checkpoint(tmp_path / "model", seed=seed)
+        found.append(build(Published(str(name), str(made / "TOFU")), SIZES, CPU))
+    assert found[0].fingerprint == found[1].fingerprint != found[2].fingerprint
+
+
+def test_a_model_with_parts_of_other_names_has_no_known_layers(made):
+    load = build(source(made), SIZES, CPU)
+    model = load.start_model(0)
+    assert len(load.task().decoder(model)) == len(model.model.layers)
+    mlp = model.model.layers[0].mlp
+    mlp.gate_up_proj = mlp.gate_proj
+    del mlp.gate_proj
+    with pytest.raises(NotApplicable, match="have other names"):
+        load.task().decoder(model)
+
+
+def test_names_are_looked_for_before_any_work(made):
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    function = cells.strategies("llm")["embedding_alignment"]
+    sets = (Split(k, getattr(bench.asked, k)) for k in ("forget", "retain"))
+    task = bench.load.task()
+    with pytest.raises(NotApplicable, match="mark no names"):
+        function(bench.load.start_model(0), *sets, task, **settings_of(function))
+    assert task.meter.passes == 0
+
+
+def test_without_a_start_token_only_the_first_place_starts_a_text(made, tmp_path):
+    rows = torch.tensor([[5, 6, 5, 1, 0], [7, 8, 8, 0, 0]])
+    batch = Batch({"inputs": rows, "ids": torch.arange(2)})
+    for name, wanted in (("with", [[0, 3], [0]]), ("without", [[0], [0]])):
+        load = build(source(made), SIZES, CPU)
+        load.bos = 1 if name == "with" else None
+        starts = load.task().starts(batch)
+        assert [row.nonzero()[:, 0].tolist() for row in starts] == wanted
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -689,6 +770,25 @@ def test_the_attack_on_tofu_asks_for_other_answers_only(answers, monkeypatch):
 def test_an_answer_ends_where_the_next_question_begins(news):
     assert news._ended(" Paris\n\nQuestion: where?") == " Paris"
     assert news._ended(" Paris\nQuestion: where?") == " Paris"
+
+
+def test_an_answer_is_measured_as_it_was_trained_whatever_the_prompt_ends_in(
+    made, tmp_path
+):
+    folder = published.checkpoint(tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]\n{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    load = build(Published(str(folder), str(made / "TOFU")), SIZES, CPU)
+    asked = load.request()
+    [state] = load.train([asked.forget["ids"]], [0], Recipe(60, 3e-3, 6))
+    model = load.load(state)
+    trained = (-load.task().loss(model, asked.forget)).exp().mean().item()
+    found = load.answer_probability(model, asked.parts["forget"].seen)
+    assert found == pytest.approx(trained, rel=1e-3) and found > 0.5
 
 
 def test_the_probability_of_an_answer_is_that_of_its_tokens(answers):

@@ -238,6 +238,10 @@ class Task:
         """Which places of each example are real, bool, (B, T); None where all are."""
         return None
 
+    def starts(self, batch: Batch) -> Tensor | None:
+        """Places at which a text starts, which say nothing of it, bool, (B, T); None: there are none."""
+        return None
+
     def decoder(self, model) -> list[DecoderLayer]:
         """The transformer layers, from input to output."""
         raise NotApplicable("this workload's model is no transformer decoder")

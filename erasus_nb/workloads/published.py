@@ -11,7 +11,8 @@ import re
 import socket
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,13 +27,13 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from .. import profiles
-from ..strategy import Batch, MissingRecord
+from ..strategy import Batch
 from ..training import global_seed
 from . import Published
-from .base import Request
 from .text import (
     Part,
     TextFold,
@@ -43,6 +44,7 @@ from .text import (
     _mean,
     drawn,
     following,
+    joined,
 )
 
 #: The configurations of MUSE's data that a run needs, with their splits.
@@ -441,6 +443,36 @@ def give_padding(tokenizer, name: str, used: set[int]) -> None:
 # ------------------------------------------------------------------ the workload
 
 
+@contextmanager
+def recomputing(model) -> Iterator[None]:
+    """Layers that may recompute their activations in the backward pass do so in eval mode, too.
+
+    transformers does it in training mode alone, where a model also drops out. Not for a
+    model whose parameters are replaced for the call (mask_based, per-example gradients):
+    the backward pass would recompute with the model's own.
+    """
+    layers = []
+    if isinstance(model, nn.Module) and torch.is_grad_enabled():
+        layers = [
+            module
+            for module in model.modules()
+            if isinstance(module, GradientCheckpointingLayer)
+            and module.gradient_checkpointing
+            and not module.training
+            # A few layers read their own mode: to drop out, and as often as they are run.
+            and not isinstance(getattr(module, "dropout", None), float)
+        ]
+    for layer in layers:
+        layer.training = (
+            True  # of this module alone: what is inside it stays in eval mode
+        )
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
 class PublishedTask(TextTask):
     """The hooks of a language model; what is only read is read a few texts at a time.
 
@@ -448,10 +480,15 @@ class PublishedTask(TextTask):
     tens of thousands of tokens fit no device, and without a gradient nobody needs them at once.
     """
 
+    def outputs(self, model, batch: Batch) -> Tensor:
+        with recomputing(model):
+            return super().outputs(model, batch)
+
     def token_losses(self, model, batch: Batch) -> Tensor:
         size = self._workload.reading
         if torch.is_grad_enabled() or len(batch) <= size:
-            return super().token_losses(model, batch)
+            with recomputing(model):
+                return super().token_losses(model, batch)
         losses = super().token_losses
         return torch.cat([losses(model, part) for part in batch.parts(size)])
 
@@ -497,11 +534,13 @@ class PublishedWorkload(TextWorkload):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of data, sources and this reader."""
+        """Hash of data, weights, sources and this reader."""
         parts = [
             Path(__file__).read_text("utf-8"),
             repr(self.source),
             super().fingerprint,
+            # A folder can be given other weights under the same name.
+            *(_digest(weights) for weights in self.models.values()),
         ]
         for batch in self.read.values():
             parts.append(
@@ -573,12 +612,6 @@ class PublishedWorkload(TextWorkload):
     def task(self, seed: object = 0, **rest) -> PublishedTask:
         return PublishedTask(self, seed, **rest)
 
-    def validation(self, request: Request) -> Batch:
-        found = super().validation(request)
-        if not len(found):
-            raise MissingRecord("these data hold no further never-trained texts")
-        return found
-
     # ---- measuring
 
     def attack(self, request: TextRequest):
@@ -629,8 +662,7 @@ def _tokens(tokenizer, examples: Sequence[Example], width: int) -> list[dict]:
     code = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     for given, text in examples:
         given = given.removeprefix(tokenizer.bos_token or "")
-        joined = text if not given or given[-1].isspace() else f" {text}"
-        before, ids = following(code, given, joined)
+        before, ids = following(code, given, joined(given, text))
         head, ids = [*start, *before], [*ids, tokenizer.eos_token_id]
         if given:
             room = max(len(start), width - len(ids))
@@ -753,6 +785,8 @@ def build(
     def prepared(one: nn.Module) -> nn.Module:
         if count >= sizes.checkpointing:
             one.activation_checkpointing_enable({"use_reentrant": False})
+            # Only reentrant checkpoints need this hook, and per-example gradients forbid it.
+            one.disable_input_require_grads()
         return one
 
     def fresh(seed: object) -> nn.Module:
@@ -833,6 +867,14 @@ def _check_lengths(workload: PublishedWorkload, config) -> None:
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    """Hash of all weights, byte by byte."""
+    found = hashlib.sha256()
+    for value in weights.values():
+        found.update(value.reshape(-1).view(torch.uint8).cpu().numpy().data)
+    return found.hexdigest()
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

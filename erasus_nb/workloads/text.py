@@ -102,6 +102,11 @@ class TextTask(Task):
     def places(self, batch: Batch) -> Tensor:
         return batch["inputs"] != self._workload.pad
 
+    def starts(self, batch: Batch) -> Tensor:
+        tokens, bos = batch["inputs"], self._workload.bos
+        first = torch.arange(tokens.shape[1], device=tokens.device) == 0
+        return first.expand_as(tokens) if bos is None else first | (tokens == bos)
+
     def loss(self, model, batch: Batch) -> Tensor:
         return self._mean(self.token_losses(model, batch), batch)
 
@@ -154,11 +159,21 @@ class TextTask(Task):
     def _layout(model) -> str:
         """ "llama" or "gpt2": whose names the model's parts have."""
         modules = dict(model.named_modules())
-        for layout, part in (
-            ("llama", "model.layers.0.mlp.down_proj"),
-            ("gpt2", "transformer.h.0.mlp.c_proj"),
+        for layout, around, layer, parts in (
+            (
+                "llama",
+                "model.embed_tokens",
+                "model.layers.0",
+                ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+            ),
+            (
+                "gpt2",
+                "transformer.wte",
+                "transformer.h.0",
+                ("attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+            ),
         ):
-            if part in modules:
+            if {around, *(f"{layer}.{part}" for part in parts)} <= modules.keys():
                 return layout
         raise NotApplicable(
             f"the parts of a {type(model).__name__} have other names than Llama's "
@@ -563,9 +578,10 @@ class TextWorkload:
         """The hooks handed to a strategy; see Task for the arguments."""
         return TextTask(self, seed, **rest)
 
-    def validation(self, request: Request) -> Batch:
-        """Never-trained people's text, for strategies that tune themselves."""
-        return Batch.cat([self.folds[k - 1].validation for k in request.folds])
+    def validation(self, request: Request) -> Batch | None:
+        """Never-trained people's text, for strategies that tune themselves; None: there is none."""
+        found = Batch.cat([self.folds[k - 1].validation for k in request.folds])
+        return found if len(found) else None
 
     # ---- measuring
 
@@ -669,7 +685,7 @@ class TextWorkload:
         coded = [
             (
                 self.opened(q),
-                following(self.encode, q, f" {a.strip()}")[1],
+                following(self.encode, q, joined(q, a.strip()))[1],
                 [self.eos],
             )
             for q, a in questions
@@ -987,6 +1003,11 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         eos_token=EOS,
         unk_token=UNK,
     )
+
+
+def joined(given: str, text: str) -> str:
+    """A text as it follows what is given: after a space, unless that ends in one already."""
+    return text if not given or given[-1].isspace() else f" {text}"
 
 
 def following(
