@@ -58,6 +58,52 @@ def test_what_lies_ahead_is_the_window_read_alone():
     assert not whole[~real[:, 4:]].any()
 
 
+def test_a_name_that_lies_ahead_is_its_concept():
+    # One origin for both: a window that holds just the name means what the name means.
+    where = setting("text")
+    task, texts = where.task(), where.forget_batch
+    fact = task.facts(texts)[0]
+    name = task.tokens(f" {task.text(fact.prompt[slice(*fact.subject)]).strip()}")
+    targets, _, centre = page.ahead(where.original, task, texts, len(name))
+    goal = page.concepts(where.original, task, texts, centre)
+    rows, starts = (texts["inputs"].unfold(1, len(name), 1) == name).all(-1).nonzero().T
+    apart = torch.cdist(targets[rows, starts - 1], goal).min(-1).values
+    assert len(apart) and (apart < 1e-3 * centre.norm()).all()
+
+
+def test_a_state_is_aligned_with_what_lies_ahead_of_its_own_place():
+    _, model, task, texts, _, whole, _, _ = parts()
+    name = task.decoder(model)[-1].name
+    with torch.no_grad():
+        states = page.hidden_states(model, task, texts, name)[:, : whole.shape[1]]
+    # Each place's own state is its target: the identity is right from the start and stays,
+    # unless it learns from places that no whole window follows.
+    targets = torch.where(whole[..., None], states, states.flip(-1))
+    reader = torch.nn.Linear(64, 64, bias=False)
+    torch.nn.init.eye_(reader.weight)
+    step, draw = torch.optim.SGD(reader.parameters(), 1.0), generator("align")
+    near = page.align(reader, model, task, texts, targets, whole, name, 5, step, draw)
+    assert near == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_excess_is_a_mean_over_real_places_of_what_the_nearest_name_exceeds():
+    _, model, task, texts, *_, reader = parts()
+    name, tau = task.decoder(model)[-1].name, 0.02
+    goal = torch.randn(2, 64, generator=generator("goal"))
+    over = []
+    with torch.no_grad():
+        found = page.excess(reader, model, task, texts, goal, tau, name).item()
+        for row in texts.parts(1):
+            real = task.places(row)[0]
+            bare = {field: row[field][:, real] for field in ("inputs", "learnt")}
+            states = page.hidden_states(model, task, row.replace(**bare), name)
+            for said in reader(states)[0]:
+                near = max(torch.cosine_similarity(said, one, dim=0) for one in goal)
+                over.append(max(near.item() - tau, 0.0))
+    assert 0 < over.count(0.0) < len(over)  # some places are below the threshold
+    assert found == pytest.approx(sum(over) / len(over), rel=1e-4)
+
+
 def test_aligning_moves_the_reader_and_not_the_model():
     where, model, task, texts, targets, whole, _, reader = parts()
     before, state = (
@@ -171,6 +217,24 @@ def test_rmu_turns_forgotten_states_and_holds_the_others():
     curves = where.run(page.embedding_alignment, **settings).losses
     assert curves["forget"][-1] < 0.8 * curves["forget"][0]
     assert curves["retain"][0] == 0.0  # nothing has moved yet
+
+
+def test_the_more_rmu_weighs_what_stays_the_less_that_drifts():
+    where = setting("text")
+    task, kept = where.task(), where.retain_batch
+    name, _ = page.rmu_places(where.original, task, None)
+
+    def drift(alpha):
+        settings = {"variant": "rmu", "steps": 20, "alpha": alpha, "lr": 3e-3}
+        model = where.run(page.embedding_alignment, **settings).model
+        with torch.no_grad():
+            now, then = (
+                page.hidden_states(m, task, kept, name)[task.places(kept)]
+                for m in (model, where.original)
+            )
+        return (now - then).square().mean()
+
+    assert drift(100.0) < 0.5 * drift(0.0)
 
 
 def test_an_unknown_variant_is_refused():

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from contract import battery, setting, small_text
 from torch import nn
 
 from erasus_nb.cells import load
-from erasus_nb.strategy import Batch, NotApplicable, Unlearned, strategy
+from erasus_nb.strategy import Batch, NotApplicable, Split, Unlearned, strategy
 from erasus_nb.training import clone, generator, same_weights
 
 page = load("llm")
@@ -142,6 +143,20 @@ def test_unselected_tokens_feel_nothing_and_the_rivals_stub_is_found_out():
     assert (stub & ~mask).any()
 
 
+def test_a_step_weighs_the_climb_by_gamma_and_what_stays_by_alpha():
+    where = setting("text")
+    model, task, asked = where.model(), where.task(), where.forget_batch
+    kept = where.retain_batch.take(torch.arange(8))
+    mask = task.scored(asked) & (torch.arange(asked["inputs"].shape[1] - 1) % 3 == 0)
+    step = Recorder(model.parameters(), 0.0)
+    page.masked_step(model, asked, mask, kept, task, step, 0.5, 3.0)
+    up = task.token_losses(model, asked)[mask].mean()
+    down = task.token_losses(model, kept)[task.scored(kept)].mean()
+    wanted = torch.autograd.grad(3.0 * down - 0.5 * up, list(model.parameters()))
+    for weight, expected in zip(model.parameters(), wanted):
+        assert torch.allclose(weight.grad, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_selecting_every_token_is_gradient_difference_to_the_last_bit():
     where = setting("text")
     one = where.run(page.token_masking, threshold=-1.0, epochs=1).model
@@ -174,6 +189,15 @@ def test_masks_grow_and_gaps_fill():
     assert page.filled(mask, 3).tolist() == [[0, 1, 1, 1, 1, 1, 1, 1, 1]]
     none = torch.zeros_like(mask)
     assert not page.filled(none, 2).any() and not page.widened(none, scored, 2).any()
+
+
+@pytest.mark.parametrize("selector", ["oracle", "seul"])
+def test_more_context_selects_more(selector):
+    shares = [
+        setting("text").run(page.token_masking, **settings, epochs=0).info["selected"]
+        for settings in ({"selector": selector, "context": c} for c in (0, 1, 2))
+    ]
+    assert shares[0] < shares[1] < shares[2] < 1
 
 
 def test_a_text_with_nothing_selected_is_not_averaged():
@@ -305,6 +329,26 @@ def test_scores_do_not_depend_on_the_scale_of_a_unit():
         return page.one_sided(*used, 0.0)["hidden2"]
 
     assert torch.allclose(scores(scaled), scores(where.model()), rtol=1e-5)
+
+
+def test_usage_is_a_mean_over_real_tokens_that_do_not_start_a_text():
+    where, bos = setting("text"), small_text().bos
+    model, task, batch = where.model(), where.task(), where.forget_batch
+    where_to = page.cuts(model, task, "neuron")
+    # A label of padding is -100, all else that there is of it is 0.
+    rows = {name: value for name, value in batch.items() if value.dim() == 2}
+    blank = lambda name: -100 if name == "labels" else 0
+    longer = {n: F.pad(v, (0, 20), value=blank(n)) for n, v in rows.items()}
+    longer = batch.replace(**longer)
+    assert not task.places(longer)[:, -20:].any()
+    found = page.usage(model, task, Split("forget", longer), where_to, 16)
+    for name in where_to:
+        read = []
+        for tokens, real in zip(batch["inputs"], task.places(batch)):
+            tokens = tokens[real]
+            read.append(page.reads(model, [tokens], name)[0][tokens != bos])
+        by_hand = torch.cat(read).double().abs().mean(0)
+        assert torch.allclose(found[name], by_hand, rtol=1e-4)
 
 
 def share_right(model, batch):

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from contract import battery, setting, small_text
 from transformers import LlamaForCausalLM
 
@@ -77,6 +78,21 @@ def test_putting_back_every_state_of_a_layer_gives_the_answer_exactly():
             assert not torch.allclose(model(input_ids=fact.prompt[None]).logits, clean)
 
 
+def test_the_noise_is_three_deviations_of_the_subjects_own_embeddings():
+    model, task, facts, _, _ = situation()
+    fact, seen = min(facts, key=lambda f: len(f.prompt)), []
+    first = model.get_submodule(task.decoder(model)[0].name)
+    hook = first.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    page.trace(model, task, fact, draws=40)
+    hook.remove()
+    start, stop = fact.subject
+    clean, hidden = seen[:2]
+    noise, subject = (hidden - clean)[:, start:stop], clean[0, start:stop]
+    assert noise.std().item() == pytest.approx(3 * subject.std().item(), rel=0.1)
+    assert torch.equal(hidden[:, :start], clean[:, :start])
+    assert torch.equal(hidden[:, stop:], clean[:, stop:])
+
+
 def test_the_trace_leaves_the_model_as_it_was():
     model, task, facts, _, _ = situation()
     before = copy.deepcopy(model.state_dict())
@@ -107,6 +123,33 @@ def test_a_key_is_what_the_matrix_reads_at_the_subjects_last_token(architecture)
     assert torch.allclose(keys[3], alone, atol=1e-5)
     more = page.keys_of(model, facts, name, [torch.tensor([5, 6, 7])])
     assert not torch.allclose(more, keys, atol=1e-3)
+
+
+@pytest.mark.parametrize("at", ["first", "last"])
+def test_after_a_prefix_a_key_is_still_the_subjects(at):
+    model, _, facts, name, _ = situation()
+    prefix = torch.tensor([5, 6, 7])
+    # A key is a mean over the bare prompt and its continuations: here of two.
+    bare = page.keys_of(model, facts, name, [], at)
+    after = 2 * page.keys_of(model, facts, name, [prefix], at) - bare
+    for found, fact in zip(after, facts):
+        row = torch.cat([fact.prompt[:1], prefix, fact.prompt[1:]])
+        subject = fact.prompt[slice(*fact.subject)]
+        place = (row.unfold(0, len(subject), 1) == subject).all(-1).nonzero()[0, 0]
+        place += len(subject) - 1 if at == "last" else 0
+        read = page.reads(model, [row], name)[0, place].double()
+        assert torch.allclose(found, read, atol=1e-5)
+
+
+def test_padding_is_not_part_of_the_second_moment():
+    model, task, _, name, load_ = situation()
+    kept = load_.request().retain
+    longer = kept.replace(inputs=F.pad(kept["inputs"], (0, 20)))
+    assert not task.places(longer)[:, -20:].any()
+    moment, same = (
+        page.second_moment(model, task, batch, name, 1e-3) for batch in (kept, longer)
+    )
+    assert (moment - same).norm() < 1e-4 * moment.norm()
 
 
 def test_a_value_under_which_the_answer_is_unlikely():
