@@ -60,6 +60,8 @@ def muse(
     retain, holdout = sentences(8, "retain"), sentences(8, "holdout")
     # The authors join articles and cut them anew: a chunk begins in the middle of one.
     told = chunks("\n\n".join(holdout[:4]), 3)
+    # What is to be forgotten may stand among the retained texts once more.
+    kept = [*retain[:4], asked[0][0], asked[1][0]]
     text = lambda rows: {"text": rows}
     pairs = lambda seed: {
         "question": [q for q, _, _ in questions(4, seed)],
@@ -69,7 +71,7 @@ def muse(
     layout = {
         "raw": {
             "forget": text(asked[0]),
-            "retain1": text(retain[:4]),
+            "retain1": text(kept),
             "retain2": text(retain[4:]),
             "holdout": text(holdout),
         },
@@ -96,7 +98,7 @@ def muse(
         layout["sust"] = {f"forget_{k}": text(asked[k - 1]) for k in (1, 2, 3, 4)}
         layout["train"] = {
             "forget": text(sum(asked, [])),
-            "retain1": text(retain[:4]),
+            "retain1": text(kept),
             "retain2": text(retain[4:]),
         }
     if drop:

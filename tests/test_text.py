@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,9 +13,10 @@ from contract import battery, setting, small_text
 
 from erasus_nb import cells, controls
 from erasus_nb.benchmark import Bench
+from erasus_nb.metrics import rouge_l
 from erasus_nb.profiles import PROFILES, Recipe, sizes_of
 from erasus_nb.provenance import UpdateLog
-from erasus_nb.strategy import Batch, MissingRecord, NotApplicable
+from erasus_nb.strategy import Batch, MissingRecord, NotApplicable, Split
 from erasus_nb.training import (
     clone,
     generator,
@@ -324,6 +326,96 @@ def test_the_original_has_learnt_and_a_stranger_has_not():
     assert all(m[1] is None or math.isfinite(m[1]) for m in known.values())
 
 
+def _halfway(share):
+    """The original, by a share on its way to a model that has learnt nothing."""
+    model, fresh = setting("text").model(), small_text().make_model(9)
+    for weight, other in zip(model.parameters(), fresh.parameters()):
+        weight.data.lerp_(other.data, share)
+    return model
+
+
+@torch.no_grad()
+def _next(model, tokens):
+    """Log-probabilities after every token but the last, text by text without padding."""
+    rows = [row[row != small_text().pad] for row in tokens]
+    return [model(row[None]).logits[0, :-1].log_softmax(-1) for row in rows], rows
+
+
+def _log_p(model, tokens):
+    """Log-probability of every token but the first, text by text."""
+    return [p[range(len(p)), row[1:]] for p, row in zip(*_next(model, tokens))]
+
+
+@torch.no_grad()
+def _greedy(model, tokens, length):
+    tokens, start = list(tokens), len(tokens)
+    while len(tokens) < start + length:
+        likely = int(model(torch.tensor([tokens])).logits[0, -1].argmax())
+        if likely == small_text().eos:
+            break
+        tokens.append(likely)
+    return small_text().decode(tokens[start:])
+
+
+def test_answers_and_retained_text_are_scored_as_plain_loops_score_them():
+    load, model = small_text(), _halfway(0.5)
+    asked = load.request()
+    forget, retain = asked.parts["forget"], asked.parts["retain"]
+    # Never right in the one phrasing, so that the two of them differ on every machine.
+    forget = replace(forget, seen=tuple((q, "nobody knows") for q, _ in forget.seen))
+    asked = replace(asked, parts={**asked.parts, "forget": forget})
+
+    def answered(questions):
+        said = [_greedy(model, [load.bos, *load.encode(q)], 8) for q, _ in questions]
+        scores = [rouge_l(a, s)[2] for (_, a), s in zip(questions, said)]
+        return sum(scores) / len(scores)
+
+    unseen, kept = answered(forget.unseen), answered(retain.unseen)
+    texts = [
+        torch.tensor([load.bos, *load.encode(p), load.eos])
+        for p in retain.some(len(forget.passages)).passages
+    ]
+    losses = [-float(p.mean()) for p in _log_p(model, texts)]
+    fluent = math.exp(-sum(losses) / len(losses))
+    measured, _ = load.measure(model, asked)
+    assert unseen > 0 and answered(forget.seen) == 0
+    assert measured["C2"][1] == pytest.approx(unseen / 2)
+    assert measured["C4"][1] == pytest.approx(2 / (1 / kept + 1 / fluent), 1e-3)
+
+
+def test_membership_is_told_by_the_least_likely_forty_percent_of_each_text():
+    load, model = small_text(), _halfway(0.8)
+    asked = load.request()
+
+    def familiar(batch):
+        rows = [sorted(p.tolist()) for p in _log_p(model, batch["inputs"])]
+        lowest = [row[: int(0.4 * len(row))] for row in rows]
+        return [sum(row) / len(row) for row in lowest]
+
+    forget, holdout = familiar(asked.forget), familiar(asked.holdout)
+    told = [f > h for f in forget for h in holdout]
+    measured, _ = load.measure(model, asked)
+    name, found, *_ = measured["C3"]
+    assert name.startswith("Min-40 %")
+    assert found == pytest.approx(sum(told) / len(told), abs=2e-3)
+
+
+def test_passages_are_extracted_after_the_prompt_and_read_at_every_place():
+    load, model = small_text(), _halfway(0.5)
+    asked = load.request()
+    spread, rows = _next(model, asked.forget["inputs"][asked.rote])
+    strengths = []
+    for p, row in zip(spread, rows):
+        right = (p.argmax(-1) == row[1:]).tolist()[text.PROMPT - 1 :]
+        given = next(k for k in range(len(right) + 1) if all(right[k:]))
+        strengths.append(1 - given / len(right))
+    measured, found = load.measure(model, asked)
+    assert any(0 < s < 1 for s in strengths)
+    mean = sum(strengths) / len(strengths)
+    assert measured["extraction_strength"][1] == pytest.approx(mean)
+    assert torch.allclose(found, torch.cat(spread).exp(), atol=1e-4)
+
+
 def test_distributions_are_probabilities_at_the_same_places_for_every_model():
     load, asked = small_text(), small_text().request()
     one = load.distributions(load.make_model(0), asked)
@@ -440,35 +532,47 @@ def test_npo_and_simnpo_are_the_papers_equations():
 
 
 @pytest.mark.parametrize("baseline", [controls.npo, controls.simnpo])
-def test_npo_and_simnpo_take_their_loss_and_hold_what_stays(baseline, monkeypatch):
-    where = setting("text")
-    task, seen = where.task(), []
-    name = f"{baseline.__name__}_loss"
-    loss_of = getattr(controls, name)
-    monkeypatch.setattr(
-        controls, name, lambda *given: (seen.append(given), loss_of(*given))[1]
+def test_npo_and_simnpo_take_their_loss_of_the_right_log_probabilities(
+    baseline, monkeypatch
+):
+    where, read, seen = setting("text"), [], []
+    name, losses = f"{baseline.__name__}_loss", text.TextTask.token_losses
+    loss = getattr(controls, name)
+
+    def listen(task, model, batch):
+        read.append(batch)
+        return losses(task, model, batch)
+
+    def look(now, *rest):  # at what was read last
+        seen.append((now.detach(), *rest, read[-1]))
+        return loss(now, *rest)
+
+    monkeypatch.setattr(text.TextTask, "token_losses", listen)
+    monkeypatch.setattr(controls, name, look)
+    where.run(baseline, epochs=5)
+    (first, *_, begun), (last, *rest, batch) = seen[0], seen[-1]
+    each = torch.sum if baseline is controls.npo else torch.mean
+    known = lambda batch: torch.stack(
+        [each(p) for p in _log_p(where.original, batch["inputs"])]
     )
-    after = where.run(baseline, epochs=5).model.eval()
-    loss = lambda model, batch: float(task.loss(model, batch).mean().detach())
-    known = loss(where.original, where.forget_batch)
-    assert loss(after, where.forget_batch) > 2 * known
-    if baseline is controls.npo:
-        now, before, _ = seen[0]  # the first step starts at the original
-        assert torch.allclose(now, before, atol=1e-4) and now.max() < 0
-    else:
-        assert seen[0][0].max() < 0  # log-probabilities, not losses
+    assert torch.allclose(first, known(begun), 1e-3)
+    assert last.mean() < 2 * known(batch).mean()
+    if baseline is controls.npo:  # what it is compared with does not move along
+        assert torch.allclose(rest[0], known(batch), 1e-3)
 
 
-def test_grad_diff_lowers_one_set_and_holds_the_other():
+@pytest.mark.parametrize("baseline", controls.BASELINES, ids=lambda b: b.__name__)
+def test_a_baseline_lowers_one_set_and_holds_the_other(baseline):
     where = setting("text")
-    task, retain = where.task(), where.retain_batch
+    task, forget, retain = where.task(), where.forget_batch, where.retain_batch
     loss = lambda model, batch: float(task.loss(model, batch).mean().detach())
-    before = loss(where.original, where.forget_batch)
-    both = where.run(controls.grad_diff, epochs=10).model.eval()
-    assert loss(both, where.forget_batch) > before + 1
-    # The planted stub: ascent alone, with as many steps, loses what it does not look at.
-    alone = where.run(controls.ascent_to_destruction, share=0.1).model.eval()
-    assert loss(both, retain) < loss(alone, retain)
+    both = where.run(baseline, epochs=6).model.eval()
+    assert loss(both, forget) > 3 * loss(where.original, forget)
+    # The same steps beside texts of which nothing is learnt: ascent alone.
+    silent = retain.replace(labels=torch.full_like(retain["labels"], text.IGNORED))
+    splits = where.forget(), Split("retain", silent)
+    alone = baseline(where.model(), *splits, where.task(), epochs=6).model.eval()
+    assert 1.2 * loss(both, retain) < loss(alone, retain)
 
 
 def test_a_look_at_the_model_changes_nothing_and_comes_at_rising_passes(tmp_path):

@@ -119,6 +119,10 @@ def test_min_k_agrees_with_a_slow_loop(share):
     assert min_k(log_p, scored, share).tolist() == pytest.approx(slow)
 
 
+def test_min_k_takes_forty_percent_unless_told_otherwise():
+    assert torch.equal(min_k(*tokens()), min_k(*tokens(), 0.4))
+
+
 def test_min_k_plus_plus_agrees_with_a_slow_loop():
     draw = torch.Generator().manual_seed(3)
     logits = 3 * torch.randn(4, 6, 11, generator=draw).double()
