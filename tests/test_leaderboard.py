@@ -161,7 +161,7 @@ def test_failures_are_listed_with_their_reasons(page):
     _, text, _, _ = page
     part = text[text.index("seeds with a result") :]
     assert "RuntimeError: &lt;script&gt;" in part and "no convex head" in part
-    assert "1 of these 2 do not apply" in part
+    assert "1 of these 2 do not apply to their workload; 1 did not finish" in part
 
 
 def test_the_seed_board_is_printed_and_its_rule_is_shown_at_work(page):
