@@ -618,7 +618,7 @@ class Bench:
         retain = Split("retain", self.asked.retain, reads)
         state = self.originals()[seed]
         model = self.load.load(state)
-        with global_seed("unlearn", seed):  # of a model with dropout, in training mode
+        with global_seed("unlearn", seed):  # for models that drop out
             unlearned = function(model, forget, retain, task, seed=seed, **full)
         if not isinstance(unlearned, Unlearned) or not isinstance(
             unlearned.model, nn.Module

@@ -112,9 +112,8 @@ def npo(
     difference of raw logits instead, which is not the paper's.
     """
     start, ids = frozen(model), forget.ids
-    with (
-        torch.no_grad()
-    ):  # once: the original must not stay in memory beside the student
+    # Once: the original need not stay in memory beside the student.
+    with torch.no_grad():
         parts = forget.batches(task.recipe.batch_size)
         at_first = -torch.cat([task.token_losses(start, b).sum(-1) for b in parts])
     del start

@@ -137,7 +137,7 @@ def fit(
     ids = split.ids
     total = recipe.steps(len(ids))
     steps = training_batches(ids, recipe, seed, first_epoch)
-    with global_seed("fit", seed, first_epoch):  # whatever is drawn is dropout's
+    with global_seed("fit", seed, first_epoch):  # for models that drop out
         for number, (epoch, positions) in enumerate(steps, 1):
             batch = split.take(positions)
             loss = task.loss(model, batch).mean()

@@ -239,7 +239,7 @@ class Task:
         return None
 
     def starts(self, batch: Batch) -> Tensor | None:
-        """Places at which a text starts, which say nothing of it, bool, (B, T); None: there are none."""
+        """Places at which a text starts and says nothing yet, bool, (B, T), if there are any."""
         return None
 
     def decoder(self, model) -> list[DecoderLayer]:

@@ -462,10 +462,9 @@ def recomputing(model) -> Iterator[None]:
             # A few layers read their own mode: to drop out, and as often as they are run.
             and not isinstance(getattr(module, "dropout", None), float)
         ]
+    # The mode of this module alone: what is inside it stays in eval mode.
     for layer in layers:
-        layer.training = (
-            True  # of this module alone: what is inside it stays in eval mode
-        )
+        layer.training = True
     try:
         yield
     finally:

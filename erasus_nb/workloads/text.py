@@ -579,7 +579,7 @@ class TextWorkload:
         return TextTask(self, seed, **rest)
 
     def validation(self, request: Request) -> Batch | None:
-        """Never-trained people's text, for strategies that tune themselves; None: there is none."""
+        """Never-trained people's text, for strategies that tune themselves, if there is any."""
         found = Batch.cat([self.folds[k - 1].validation for k in request.folds])
         return found if len(found) else None
 
