@@ -933,6 +933,14 @@ def relearning(
     return Chart(figure, f"Curves by attack step. {title}.", title)
 
 
+#: What an attack finds of a model: verb of one, verb of several, the rest.
+_BACK = ("is", "are", "most of the way back")
+_NEAR = ("stays", "stay", "near retrained")
+_PARTLY = ("is", "are", "partly back")
+_BETWEEN = ("stays", "stay", "in between")
+_NEVER_GONE = ("was", "were", "not forgotten in the first place")
+
+
 def _relearned(
     means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]
 ) -> str:
@@ -945,33 +953,23 @@ def _relearned(
     share = lambda name, step, scale: (
         (means[name].get(step, np.nan) - means["retrained"][step]) / (scale or np.nan)
     )
-    back = {name: share(name, last, full) for name in unlearned}
-    risen = {
-        name: (means[name].get(last, np.nan) - means[name][first]) / full
-        for name in unlearned
-    }
-    hardly = [name for name in unlearned if back[name] <= 0.1]
-    never = [n for n in unlearned if n not in hardly and share(n, first, start) >= 0.5]
-    moved = [name for name in unlearned if name not in hardly + never]
-    mostly = [name for name in moved if back[name] >= 0.5]
-    rest = [n for n in moved if n not in mostly and risen[n] >= 0.1]
-    still = [name for name in moved if name not in mostly + rest]
+
+    def fate(name: str) -> tuple[str, str, str]:
+        back = share(name, last, full)
+        risen = (means[name].get(last, np.nan) - means[name][first]) / full
+        if back <= 0.1:
+            return _NEAR
+        if share(name, first, start) >= 0.5:
+            return _NEVER_GONE
+        if back >= 0.5:
+            return _BACK
+        return _PARTLY if risen >= 0.1 else _BETWEEN
+
     said = []
-    if mostly:
-        said.append(
-            f"{_listed(mostly)} {_verb(mostly, 'is', 'are')} most of the way back"
-        )
-    if hardly:
-        said.append(
-            f"{_listed(hardly)} {_verb(hardly, 'stays', 'stay')} near retrained"
-        )
-    if rest:
-        said.append(f"{_listed(rest)} {_verb(rest, 'is', 'are')} partly back")
-    if still:
-        said.append(f"{_listed(still)} {_verb(still, 'stays', 'stay')} in between")
-    if never:
-        was = _verb(never, "was", "were")
-        said.append(f"{_listed(never)} {was} not forgotten in the first place")
+    for one, many, where in (_BACK, _NEAR, _PARTLY, _BETWEEN, _NEVER_GONE):
+        names = [name for name in unlearned if fate(name) == (one, many, where)]
+        if names:
+            said.append(f"{_listed(names)} {_verb(names, one, many)} {where}")
     return f"After {last} relearning steps, " + "; ".join(said)
 
 

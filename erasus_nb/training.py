@@ -359,8 +359,7 @@ def squared_gradients(
         n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()
     }
     try:
-        for start in range(0, len(batch), chunk):
-            part = batch.take(torch.arange(start, min(start + chunk, len(batch))))
+        for part in batch.parts(chunk):
             task.meter.count(len(part) - 1, backward=True)  # the hook itself counts one
             for name, value in per_example(parameters, part.visible()).items():
                 totals[name] += value.double().pow(2).sum(0)

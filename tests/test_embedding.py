@@ -65,7 +65,7 @@ def test_a_name_that_lies_ahead_is_its_concept():
     fact = task.facts(texts)[0]
     name = task.tokens(f" {task.text(fact.prompt[slice(*fact.subject)]).strip()}")
     targets, _, centre = page.ahead(where.original, task, texts, len(name))
-    goal = page.concepts(where.original, task, texts, centre)
+    goal = page.concepts(where.original, task, page.names_in(task, texts), centre)
     rows, starts = (texts["inputs"].unfold(1, len(name), 1) == name).all(-1).nonzero().T
     apart = torch.cdist(targets[rows, starts - 1], goal).min(-1).values
     assert len(apart) and (apart < 1e-3 * centre.norm()).all()
@@ -121,7 +121,9 @@ def test_aligning_moves_the_reader_and_not_the_model():
 
 def test_below_the_threshold_nothing_pulls():
     where, model, task, texts, _, _, centre, reader = parts()
-    goal = page.concepts(where.original, task, where.forget_batch, centre)
+    goal = page.concepts(
+        where.original, task, page.names_in(task, where.forget_batch), centre
+    )
     name = task.decoder(model)[-1].name
     assert len(goal) == 4  # the people to forget
     reader.requires_grad_(False)
@@ -161,7 +163,7 @@ def test_unlearning_lowers_the_likeness_and_new_readers_agree():
     model = where.run(page.embedding_alignment, **settings).model
     texts = where.forget_batch
     targets, whole, centre = page.ahead(where.original, task, texts, 6)
-    goal = page.concepts(where.original, task, texts, centre)
+    goal = page.concepts(where.original, task, page.names_in(task, texts), centre)
     name = task.decoder(model)[-1].name
 
     def likeness(of, seed):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,40 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
     return losses.view(targets.shape)
 
 
+class Layout(NamedTuple):
+    """Names of a decoder's parts; those of a layer stand behind its own name."""
+
+    embedding: str
+    layer: str
+    attention_out: str
+    mlp_out: str
+    mlp_in: tuple[str, ...]
+
+    def parts(self, number: int) -> tuple[str, ...]:
+        """Of one layer: attention_out, mlp_out, and each of mlp_in."""
+        inside = self.attention_out, self.mlp_out, *self.mlp_in
+        return tuple(f"{self.layer.format(number)}.{part}" for part in inside)
+
+
+#: Llama's and GPT-2's.
+LAYOUTS = (
+    Layout(
+        "model.embed_tokens",
+        "model.layers.{}",
+        "self_attn.o_proj",
+        "mlp.down_proj",
+        ("mlp.gate_proj", "mlp.up_proj"),
+    ),
+    Layout(
+        "transformer.wte",
+        "transformer.h.{}",
+        "attn.c_proj",
+        "mlp.c_proj",
+        ("mlp.c_fc",),
+    ),
+)
+
+
 # ------------------------------------------------------------------ the hooks
 
 
@@ -108,12 +143,12 @@ class TextTask(Task):
         return first.expand_as(tokens) if bos is None else first | (tokens == bos)
 
     def loss(self, model, batch: Batch) -> Tensor:
-        return self._mean(self.token_losses(model, batch), batch)
+        return self._per_token(self.token_losses(model, batch), batch)
 
     def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return self._mean(nats(outputs, batch["labels"][:, 1:]), batch)
+        return self._per_token(nats(outputs, batch["labels"][:, 1:]), batch)
 
-    def _mean(self, token_losses: Tensor, batch: Batch) -> Tensor:
+    def _per_token(self, token_losses: Tensor, batch: Batch) -> Tensor:
         return token_losses.sum(-1) / self.scored(batch).sum(-1).clamp(min=1)
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
@@ -156,24 +191,10 @@ class TextTask(Task):
     # ---- what a language model is made of
 
     @staticmethod
-    def _layout(model) -> str:
-        """ "llama" or "gpt2": whose names the model's parts have."""
+    def _layout(model) -> Layout:
         modules = dict(model.named_modules())
-        for layout, around, layer, parts in (
-            (
-                "llama",
-                "model.embed_tokens",
-                "model.layers.0",
-                ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-            ),
-            (
-                "gpt2",
-                "transformer.wte",
-                "transformer.h.0",
-                ("attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-            ),
-        ):
-            if {around, *(f"{layer}.{part}" for part in parts)} <= modules.keys():
+        for layout in LAYOUTS:
+            if {layout.embedding, *layout.parts(0)} <= modules.keys():
                 return layout
         raise NotApplicable(
             f"the parts of a {type(model).__name__} have other names than Llama's "
@@ -181,28 +202,17 @@ class TextTask(Task):
         )
 
     def decoder(self, model) -> list[DecoderLayer]:
-        llama = self._layout(model) == "llama"
-        place = "model.layers.{}" if llama else "transformer.h.{}"
-        attention = "self_attn.o_proj" if llama else "attn.c_proj"
-        mlp = "mlp.down_proj" if llama else "mlp.c_proj"
-        rows = ("mlp.gate_proj", "mlp.up_proj") if llama else ("mlp.c_fc",)
-        layers = []
+        layout, layers = self._layout(model), []
         for number in range(model.config.num_hidden_layers):
-            name = place.format(number)
+            attention_out, mlp_out, *mlp_in = layout.parts(number)
+            name, heads = layout.layer.format(number), model.config.num_attention_heads
             layers.append(
-                DecoderLayer(
-                    name,
-                    f"{name}.{attention}",
-                    tuple(f"{name}.{row}" for row in rows),
-                    f"{name}.{mlp}",
-                    model.config.num_attention_heads,
-                )
+                DecoderLayer(name, attention_out, tuple(mlp_in), mlp_out, heads)
             )
         return layers
 
     def embedding(self, model) -> str:
-        llama = self._layout(model) == "llama"
-        return "model.embed_tokens" if llama else "transformer.wte"
+        return self._layout(model).embedding
 
     def head(self, model) -> str:
         return "lm_head"
