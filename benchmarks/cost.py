@@ -195,9 +195,7 @@ def loop(repeats: int = 30) -> None:
         ids = bench.asked.retain["ids"]
         for epoch in range(epochs):
             order = epoch_order(ids, epoch, ("fine_tune", 0))
-            for x, y in zip(
-                inputs[order].split(32), labels[order].split(32), strict=True
-            ):
+            for x, y in zip(inputs[order].split(32), labels[order].split(32), strict=True):
                 step.zero_grad(set_to_none=True)
                 F.cross_entropy(model(x), y).backward()
                 step.step()
@@ -234,11 +232,7 @@ def loop(repeats: int = 30) -> None:
 
 
 def gpu(
-    device: str = "cuda",
-    layers: int = 20,
-    width: int = 768,
-    repeats: int = 5,
-    side: int = 8192,
+    device: str = "cuda", layers: int = 20, width: int = 768, repeats: int = 5, side: int = 8192
 ) -> None:
     """Tokens per second of an unlearning step of a large Llama, against a bare loop.
 

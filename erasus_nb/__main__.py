@@ -75,18 +75,14 @@ def _read_value(name: str, text: str, what: parameters.Declared) -> Any:
     return parameters.convert(name, value, what)
 
 
-def _values(
-    name: str, given: Sequence[Sequence[str]], profile: str | None
-) -> dict[str, Any]:
+def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> dict[str, Any]:
     """The parameters of one notebook, checked against what it declares."""
     path = ROOT / "notebooks" / f"{name}.ipynb"
     known = parameters.declared(path)
     pairs = dict(given) | ({"profile": profile} if profile else {})
     try:
         parameters.check_names(pairs, path)
-        values = {
-            key: _read_value(key, text, known[key]) for key, text in pairs.items()
-        }
+        values = {key: _read_value(key, text, known[key]) for key, text in pairs.items()}
         if "profile" in values:
             parameters.one_of("profile", values["profile"], tuple(profiles.PROFILES))
         for workload in values.get("workloads", []):
@@ -100,9 +96,7 @@ def _values(
     if "workloads" in known and not values.get("workloads"):
         values["workloads"] = ["text"] if values.get("model") else _supported(name)
     if values.get("out"):
-        values["out"] = str(
-            Path(values["out"]).resolve()
-        )  # the kernel starts elsewhere
+        values["out"] = str(Path(values["out"]).resolve())  # the kernel starts elsewhere
     for what in ("model", "data", "retrained", "tokenizer"):
         if values.get(what) and Path(values[what]).is_dir():
             values[what] = str(Path(values[what]).resolve())
@@ -124,9 +118,7 @@ def package_code() -> str:
     digest = hashlib.sha256()
     package = Path(__file__).parent
     for path in sorted(package.rglob("*")):
-        skipped = {"__main__.py", "sphinx_runs.py"} & {
-            path.name
-        } or "__pycache__" in path.parts
+        skipped = {"__main__.py", "sphinx_runs.py"} & {path.name} or "__pycache__" in path.parts
         if path.is_file() and not skipped:
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
             digest.update(path.read_bytes())
@@ -203,13 +195,7 @@ class _Runner:
     def _one(self, job: Job) -> None:
         start = time.monotonic()
         command = [sys.executable, "-m", "papermill", str(job.source), str(job.part)]
-        command += [
-            "--cwd",
-            str(ROOT),
-            "--progress-bar",
-            "-y",
-            yaml.safe_dump(job.values),
-        ]
+        command += ["--cwd", str(ROOT), "--progress-bar", "-y", yaml.safe_dump(job.values)]
         environment = {**_ALLOCATOR, **os.environ}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with self.lock:
@@ -243,9 +229,7 @@ class _Runner:
             self.bar.update(job.steps - job.step)
         self._describe()
         said = "done" if job.ok else f"FAILED (papermill exit code {code})"
-        tqdm.write(
-            f"{job.name:<12} {said} after {_clock(job.seconds)}", file=sys.stderr
-        )
+        tqdm.write(f"{job.name:<12} {said} after {_clock(job.seconds)}", file=sys.stderr)
 
     def _listen(self, job: Job, line: str) -> None:
         at = re.search(r"(\d+)/(\d+) \[", line)
@@ -274,10 +258,7 @@ class _Runner:
 
 #: glibc gives freed memory back to the system at once and asks for it again at the next step.
 #: Kept, a page on the language model takes about 3 % less time.
-_ALLOCATOR = {
-    "MALLOC_TRIM_THRESHOLD_": str(10**9),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-}
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(10**9), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 
 def _clock(seconds: float) -> str:
@@ -285,11 +266,7 @@ def _clock(seconds: float) -> str:
 
 
 def _cores() -> int:
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 #: The order in which two processes end at about the same time, on the language model; a page
@@ -302,9 +279,7 @@ def run(args: argparse.Namespace) -> int:
     pages = sphinx_runs.categories(ROOT)
     for name in args.categories:
         if name not in pages:
-            raise Refused(
-                f"there is no category {name!r}; there are {', '.join(pages)}"
-            )
+            raise Refused(f"there is no category {name!r}; there are {', '.join(pages)}")
     if args.jobs is not None and args.jobs < 1:
         raise Refused("--jobs must be at least 1")
     chosen = list(dict.fromkeys(args.categories)) or pages
@@ -325,10 +300,7 @@ def run(args: argparse.Namespace) -> int:
     # One accelerator is shared badly: more than one at once is for who asks for it.
     usual = 1 if any(job.values.get("device") == "cuda" for job in left) else _cores()
     at_once = min(args.jobs or usual, len(left))
-    print(
-        f"running {', '.join(job.name for job in left)}; {at_once} at once",
-        file=sys.stderr,
-    )
+    print(f"running {', '.join(job.name for job in left)}; {at_once} at once", file=sys.stderr)
     start = time.monotonic()
     _Runner(left, at_once).all()
     failed = [job for job in left if not job.ok]
@@ -356,9 +328,7 @@ def book(args: argparse.Namespace) -> int:
     if index.is_file():
         print(f"\nThe site: {index.as_uri()}")
     if code:
-        print(
-            "The build had warnings or errors; they are listed above.", file=sys.stderr
-        )
+        print("The build had warnings or errors; they are listed above.", file=sys.stderr)
     return 1 if code else 0
 
 
@@ -370,9 +340,7 @@ def _folder(given: str | None) -> Path:
         return folder
     folder = sphinx_runs.choose_rows(ROOT)
     if folder is None:
-        raise Refused(
-            "there are no rows yet: `make book` measures them; --rows names a folder"
-        )
+        raise Refused("there are no rows yet: `make book` measures them; --rows names a folder")
     return folder
 
 
@@ -426,25 +394,14 @@ _CODE = ("erasus_nb", "notebooks", "requirements.txt")
 
 
 #: Modules that only read rows, or only start runs: no row depends on them.
-_READS_ROWS = (
-    "__main__.py",
-    "book.py",
-    "charts.py",
-    "score.py",
-    "sphinx_runs.py",
-    "tuning.py",
-)
+_READS_ROWS = ("__main__.py", "book.py", "charts.py", "score.py", "sphinx_runs.py", "tuning.py")
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True
-        )
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:
-        raise Refused(
-            "publishing needs git, to tell which code the rows were made with"
-        ) from None
+        raise Refused("publishing needs git, to tell which code the rows were made with") from None
 
 
 def _same_code(category: str, a: str, b: str) -> bool:
@@ -465,9 +422,7 @@ def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[
     from . import score
 
     documents = [document for group in found.values() for document in group]
-    lacking = sphinx_runs.unfinished(
-        ROOT / "results" / profile, sphinx_runs.categories(ROOT)
-    )
+    lacking = sphinx_runs.unfinished(ROOT / "results" / profile, sphinx_runs.categories(ROOT))
     wrong = [f"the run is unfinished: it lacks {', '.join(lacking)}"] if lacking else []
     for workload, group in found.items():
         if not lacking:
@@ -492,8 +447,7 @@ def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[
     for category, commit in made:
         if not _same_code(category, commit, "HEAD"):
             wrong.append(
-                f"{category} rows of commit {commit[:10]} were made with other code than "
-                "HEAD's"
+                f"{category} rows of commit {commit[:10]} were made with other code than HEAD's"
             )
     return wrong
 
@@ -502,9 +456,7 @@ def publish(args: argparse.Namespace) -> int:
     """Copy a clean, finished run's rows to results/published/, replacing what is there."""
     if args.profile not in sphinx_runs.BOARD_PROFILES:
         allowed = " or ".join(sphinx_runs.BOARD_PROFILES)
-        raise Refused(
-            f"rows of profile {args.profile!r} are never published; only {allowed}"
-        )
+        raise Refused(f"rows of profile {args.profile!r} are never published; only {allowed}")
     found = records.load(ROOT / "results" / args.profile)
     wrong = _objections(args.profile, found)
     if wrong:
@@ -526,9 +478,7 @@ def publish(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------ the command line
 
 
-def _describe(
-    parsers, function: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
+def _describe(parsers, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     """A subcommand named and described by its function."""
     said = function.__doc__.splitlines()[0]
     parser = parsers.add_parser(function.__name__, help=said, description=said)
@@ -539,8 +489,7 @@ def _describe(
 def parser() -> argparse.ArgumentParser:
     """The command line; a further command is a function and three lines here."""
     top = argparse.ArgumentParser(
-        prog="python -m erasus_nb",
-        description="Run the notebooks, build the book, read the rows.",
+        prog="python -m erasus_nb", description="Run the notebooks, build the book, read the rows."
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -557,24 +506,18 @@ def parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="a parameter of the notebooks, any number of times; a list is written a,b,c",
     )
-    each.add_argument(
-        "--profile", choices=tuple(profiles.PROFILES), help="size of the run"
-    )
+    each.add_argument("--profile", choices=tuple(profiles.PROFILES), help="size of the run")
     each.add_argument(
         "--jobs", type=int, metavar="N", help="notebooks at once; default: one a core"
     )
-    each.add_argument(
-        "--force", action="store_true", help="run up-to-date notebooks too"
-    )
+    each.add_argument("--force", action="store_true", help="run up-to-date notebooks too")
 
     _describe(commands, book)
 
     each = _describe(commands, board)
     each.add_argument("--workload", help="only this one")
     each.add_argument("--format", choices=("md", "csv", "json"), default="md")
-    each.add_argument(
-        "--rows", metavar="FOLDER", help="folder of <workload>/<category>.json"
-    )
+    each.add_argument("--rows", metavar="FOLDER", help="folder of <workload>/<category>.json")
 
     each = _describe(commands, publish)
     each.add_argument("--profile", default="laptop", help="whose rows; default: laptop")

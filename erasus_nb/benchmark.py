@@ -104,25 +104,15 @@ def _methods(kind: type) -> list[types.FunctionType]:
         if isinstance(member, property):
             member = member.fget
         member = getattr(member, "__func__", member)
-        if (
-            isinstance(member, types.FunctionType)
-            and member.__code__.co_filename != "<string>"
-        ):
+        if isinstance(member, types.FunctionType) and member.__code__.co_filename != "<string>":
             found.append(member)
     return found
 
 
 def _outline(kind: type) -> tuple:
     """Name, bases, fields and plain values of a class: what its methods do not say."""
-    fields = {
-        k: getattr(v, "__name__", str(v))
-        for k, v in inspect.get_annotations(kind).items()
-    }
-    plain = {
-        k: v
-        for k, v in vars(kind).items()
-        if isinstance(v, (str, int, float, bool, tuple))
-    }
+    fields = {k: getattr(v, "__name__", str(v)) for k, v in inspect.get_annotations(kind).items()}
+    plain = {k: v for k, v in vars(kind).items() if isinstance(v, (str, int, float, bool, tuple))}
     hidden = {"__module__", "__doc__", "__qualname__", "__firstlineno__"}
     bases = [base.__name__ for base in kind.__bases__]
     values = {k: v for k, v in plain.items() if k not in hidden}
@@ -241,16 +231,13 @@ class Cache:
                 return {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, ValueError) as error:
             warnings.warn(
-                f"cache file {path} is not usable ({error}); making it anew",
-                stacklevel=2,
+                f"cache file {path} is not usable ({error}); making it anew", stacklevel=2
             )
             return None
 
     def _write(self, key: str, tensors: dict[str, Tensor]) -> None:
         part = self._path(key).with_suffix(f".{os.getpid()}.part")
-        save_file(
-            {k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"key": key}
-        )
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, {"key": key})
         os.replace(part, self._path(key))
 
 
@@ -296,9 +283,7 @@ class Bench:
         if self.device == "cpu":
             # A second thread waits more than it works at these sizes; processes run side by side.
             torch.set_num_threads(1)
-        self.load = workloads.load(
-            self.workload, self.profile, self.device, self.published
-        )
+        self.load = workloads.load(self.workload, self.profile, self.device, self.published)
         if self.seeds is None:
             self.seeds = range(self.load.sizes.seeds)
         self.seeds = tuple(self.seeds)
@@ -322,19 +307,10 @@ class Bench:
         return name if self.request == "standard" else f"{name}-{self.request}"
 
     def _key(self, *parts: Any, code: tuple[str, ...] = _MODEL_CODE) -> str:
-        spec = (
-            self.workload,
-            asdict(self.load.sizes),
-            self.load.fingerprint,
-            self.device,
-        )
-        return digest(
-            *parts, spec, code_version(code, self.workload), torch.__version__
-        )
+        spec = (self.workload, asdict(self.load.sizes), self.load.fingerprint, self.device)
+        return digest(*parts, spec, code_version(code, self.workload), torch.__version__)
 
-    def _remember(
-        self, name: str, make: Callable[[], dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    def _remember(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return self.store.one(self._key(name, code=_RECORD_CODE), make)
 
     # ---- the reference models
@@ -426,9 +402,7 @@ class Bench:
     def _divergences(self, probabilities: Tensor) -> dict[str, float]:
         """Seed of each retrained model -> mean divergence from its predictions, nats."""
         seeds, others = zip(*self._retrained_probabilities.items())
-        apart = metrics.js_divergence(
-            probabilities.repeat(len(others), 1), torch.cat(others)
-        )
+        apart = metrics.js_divergence(probabilities.repeat(len(others), 1), torch.cat(others))
         means = apart.view(len(others), -1).mean(1)
         return {str(seed): float(mean) for seed, mean in zip(seeds, means)}
 
@@ -464,9 +438,7 @@ class Bench:
         key = self._key("row", *asked, code=_ROW_CODE)
         if writer.has(kind, seed, key, self.seeds):
             return
-        row = _unfinished(
-            strategy=kind, kind=kind, category="Reference", seed=seed, key=key
-        )
+        row = _unfinished(strategy=kind, kind=kind, category="Reference", seed=seed, key=key)
         seconds = self.retrain_seconds if kind == "retrained" else 0.0
         passes = self.retrain_passes if kind == "retrained" else 0
         state, cost = self._trained(kind)[seed], self._cost(seconds, passes)
@@ -481,11 +453,7 @@ class Bench:
     # ---- strategies
 
     def run(
-        self,
-        function: Callable,
-        *,
-        settings: dict[str, Any] | None = None,
-        keep: bool = True,
+        self, function: Callable, *, settings: dict[str, Any] | None = None, keep: bool = True
     ) -> list[records.Row]:
         """Run one marked strategy at every seed and return its rows, finished ones included.
 
@@ -509,11 +477,7 @@ class Bench:
             raise ValueError(
                 f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
             )
-        writer = (
-            self._writer(facts.category.lower())
-            if keep
-            else _Writer(None, self._empty("own"))
-        )
+        writer = self._writer(facts.category.lower()) if keep else _Writer(None, self._empty("own"))
         return self._rows(writer, function, "strategy", full, by, self.seeds)
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
@@ -538,10 +502,7 @@ class Bench:
         if self.published is None:
             return chosen
         small = profiles.sizes_of("laptop", self.workload).recipe.lr
-        share, full = (
-            self.load.sizes.recipe.lr / small,
-            {**settings_of(function), **chosen},
-        )
+        share, full = (self.load.sizes.recipe.lr / small, {**settings_of(function), **chosen})
         scaled = {}
         if function.__name__ in _STEPS_OF_THEIR_OWN:
             return chosen
@@ -620,17 +581,11 @@ class Bench:
         model = self.load.load(state)
         with global_seed("unlearn", seed):  # for models that drop out
             unlearned = function(model, forget, retain, task, seed=seed, **full)
-        if not isinstance(unlearned, Unlearned) or not isinstance(
-            unlearned.model, nn.Module
-        ):
+        if not isinstance(unlearned, Unlearned) or not isinstance(unlearned.model, nn.Module):
             raise TypeError("a strategy returns Unlearned(model, ...)")
         if not self._is(model, state):
             raise RuntimeError("the strategy changed the model it was given")
-        return (
-            unlearned,
-            meter,
-            {"forget": forget.examples_read, "retain": retain.examples_read},
-        )
+        return (unlearned, meter, {"forget": forget.examples_read, "retain": retain.examples_read})
 
     def _is(self, model: nn.Module, state: dict[str, Tensor]) -> bool:
         """Whether a model has these very weights; compared where the model is."""
@@ -641,10 +596,7 @@ class Bench:
         def refuse(reason: str):
             raise NotApplicable(reason)
 
-        cannot = {
-            what: partial(refuse, reason)
-            for what, reason in self.load.no_record.items()
-        }
+        cannot = {what: partial(refuse, reason) for what, reason in self.load.no_record.items()}
         return Records(
             {
                 "initial weights": lambda: self.load.start_model(seed).state_dict(),
@@ -712,9 +664,7 @@ class Bench:
             cost.extra_storage_bytes = int(info.pop("extra_storage_bytes", 0))
             losses = {k: [float(x) for x in v] for k, v in unlearned.losses.items()}
         except NotApplicable as reason:
-            return row.model_copy(
-                update={"status": "not_applicable", "reason": str(reason)}
-            )
+            return row.model_copy(update={"status": "not_applicable", "reason": str(reason)})
         except Exception as error:  # noqa: BLE001 - a strategy's failure is a result, with its reason
             return row.model_copy(update={"reason": f"{type(error).__name__}: {error}"})
         row = row.model_copy(update={"losses": losses, "info": plain(info)})
@@ -737,37 +687,26 @@ class Bench:
             measured, probabilities = self.load.measure(model, self.asked)
         except Exception as error:  # noqa: BLE001 - a broken model is a result, with its reason
             return row.model_copy(
-                update={
-                    "status": "error",
-                    "reason": f"its model cannot be measured: {error}",
-                }
+                update={"status": "error", "reason": f"its model cannot be measured: {error}"}
             )
         values = [m[1] for m in measured.values() if m[1] is not None]
         if not (probabilities.isfinite().all() and all(map(math.isfinite, values))):
             return row.model_copy(
-                update={
-                    "status": "diverged",
-                    "reason": "its model answers with NaN or infinity",
-                }
+                update={"status": "diverged", "reason": "its model answers with NaN or infinity"}
             )
         names = ("name", "value", "unit", "better", "n", "reason")
         return row.model_copy(
             update={
                 "status": "ok",
                 "reason": None,
-                "metrics": {
-                    k: records.Metric(**dict(zip(names, v)))
-                    for k, v in measured.items()
-                },
+                "metrics": {k: records.Metric(**dict(zip(names, v))) for k, v in measured.items()},
                 "divergence_to_retrained": self._divergences(probabilities.cpu()),
                 "weights_changed": original is None or not self._is(model, original),
                 "cost": cost,
             }
         )
 
-    def _cost(
-        self, seconds: float, passes: float, retrain: float | None = None
-    ) -> records.Cost:
+    def _cost(self, seconds: float, passes: float, retrain: float | None = None) -> records.Cost:
         return records.Cost(
             seconds=seconds,
             example_passes=passes,
@@ -837,13 +776,9 @@ class Bench:
         for number in range(max(steps) + 1):
             if number in steps:
                 yield model
-            picked = torch.randint(len(quarter), (half,), generator=draw).to(
-                self.device
-            )
+            picked = torch.randint(len(quarter), (half,), generator=draw).to(self.device)
             kept = torch.randint(len(retain), (half,), generator=draw).to(self.device)
-            loss = task.loss(
-                model, Batch.cat([quarter.take(picked), retain.take(kept)])
-            ).mean()
+            loss = task.loss(model, Batch.cat([quarter.take(picked), retain.take(kept)])).mean()
             step.zero_grad(set_to_none=True)
             loss.backward()
             step.step()
@@ -875,9 +810,7 @@ class Bench:
             path = None
             if self.out is not None:
                 path = records.path_of(self.profile, self.name, category, self.out)
-            self._documents[category] = _Writer(
-                path, self._empty(category), self.resume
-            )
+            self._documents[category] = _Writer(path, self._empty(category), self.resume)
         return self._documents[category]
 
 
@@ -935,9 +868,7 @@ class _Writer:
         self._seen = self.path.stat().st_mtime_ns
 
     def row(self, strategy: str, seed: int) -> records.Row:
-        return next(
-            r for r in self.document.rows if (r.strategy, r.seed) == (strategy, seed)
-        )
+        return next(r for r in self.document.rows if (r.strategy, r.seed) == (strategy, seed))
 
     def has(self, strategy: str, seed: int, key: str, seeds: Iterable[int]) -> bool:
         """Whether a finished row with this key is there, compared with all these retrained."""
@@ -945,8 +876,7 @@ class _Writer:
             return False
         row = self.row(strategy, seed)
         compared = (
-            row.status != "ok"
-            or {str(s) for s in seeds} <= row.divergence_to_retrained.keys()
+            row.status != "ok" or {str(s) for s in seeds} <= row.divergence_to_retrained.keys()
         )
         return row.key == key and compared and row.status != "error"
 
@@ -961,11 +891,7 @@ class _Writer:
             self._save()
 
     def _put(self, row: records.Row) -> None:
-        others = [
-            r
-            for r in self.document.rows
-            if (r.strategy, r.seed) != (row.strategy, row.seed)
-        ]
+        others = [r for r in self.document.rows if (r.strategy, r.seed) != (row.strategy, row.seed)]
         self.document.rows = [*others, row]
         self._trust.add((row.strategy, row.seed))
         self._own.add((row.strategy, row.seed))
@@ -1067,10 +993,7 @@ def _commit() -> tuple[str, bool]:
         )
         code = ["erasus_nb", "notebooks", "requirements.txt"]
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", *code],
-            capture_output=True,
-            text=True,
-            check=True,
+            [*git, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True

@@ -29,9 +29,7 @@ from .workloads.classifier import REQUESTS
 warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
 # Of libraries that use each other: nothing a reader can do, and a path of this machine too.
 warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-warnings.filterwarnings(
-    "ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning
-)
+warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 #: Claims in prose are checked where the rows can carry them.
 CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5
@@ -75,9 +73,7 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     one_of("request", given["request"], REQUESTS)
     one_of("device", given["device"], ("cpu", "cuda"))
     if given["device"] == "cuda" and not torch.cuda.is_available():
-        raise ParameterError(
-            "device is cuda, but this machine has no usable GPU; use cpu"
-        )
+        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
     if given["seeds"] is not None and given["seeds"] < 1:
         raise ParameterError(f"seeds must be at least 1; got {given['seeds']}")
     return Page(name, given, known)
@@ -125,15 +121,9 @@ class Page:
         self._references: dict[str, records.Document] = {}
         #: What `relearn` found: workload -> criterion -> model -> step -> values by seed.
         self.relearned: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
-        sizes = [
-            f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()
-        ]
+        sizes = [f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()]
         where = "GPU" if given["device"] == "cuda" else "CPU"
-        display(
-            Markdown(
-                f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}."
-            )
-        )
+        display(Markdown(f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}."))
 
     # ---- rows and boards
 
@@ -147,18 +137,12 @@ class Page:
         reference = self._reference(workload)
         seeds = set(self.benches[workload].seeds)
         rows = [row for row in reference.rows if row.seed in seeds]
-        mine = reference.model_copy(
-            update={"category": self.name, "rows": self._rows[workload]}
-        )
+        mine = reference.model_copy(update={"category": self.name, "rows": self._rows[workload]})
         return score.board([reference.model_copy(update={"rows": rows}), mine])
 
     def _selected(self, function: Callable) -> bool:
         wanted = self.given["strategies"]
-        return (
-            not wanted
-            or function.__name__ in wanted
-            or function.__name__ not in self.known
-        )
+        return not wanted or function.__name__ in wanted or function.__name__ not in self.known
 
     def run(self, function: Callable, *, keep: bool = True) -> None:
         """Measure a strategy on every workload and seed of this run and show its rows.
@@ -169,11 +153,7 @@ class Page:
                 run where their mark says.
         """
         if not self._selected(function):
-            display(
-                Markdown(
-                    f"`{function.__name__}` is not among the strategies asked for."
-                )
-            )
+            display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
             return
         self.functions[function.__name__] = function
         meant = {*function.facts.on, *function.facts.analogue_on}
@@ -188,9 +168,7 @@ class Page:
                 continue
             self._reference(workload)
             rows = bench.run(function, keep=keep)
-            others = [
-                r for r in self._rows[workload] if r.strategy != function.__name__
-            ]
+            others = [r for r in self._rows[workload] if r.strategy != function.__name__]
             self._rows[workload] = others + rows
         if lines := self._lines(function.__name__):
             display(HTML(lines))
@@ -214,11 +192,7 @@ class Page:
     # ---- sentences
 
     def say(
-        self,
-        function: Callable,
-        template: str = "Retrain-Match {rm}; {flags}.",
-        *,
-        first: str = "",
+        self, function: Callable, template: str = "Retrain-Match {rm}; {flags}.", *, first: str = ""
     ) -> None:
         """Print one sentence per workload, its numbers taken from the rows.
 
@@ -262,10 +236,7 @@ class Page:
         Raises:
             AssertionError: the claim is not true; the sentence must be rewritten.
         """
-        whole = (
-            set(self.known) <= set(self.functions)
-            and self.given["request"] == "standard"
-        )
+        whole = set(self.known) <= set(self.functions) and self.given["request"] == "standard"
         if self.given["profile"] not in CLAIM_PROFILES or not whole:
             return
         meant = (workload,) if isinstance(workload, str) else workload
@@ -291,9 +262,7 @@ class Page:
                 self.continuations(workload)
             else:
                 display(charts.request_picture(_groups(bench)))
-            lines = [
-                (s.name, *_measured(s)) for s in (board["original"], board["retrained"])
-            ]
+            lines = [(s.name, *_measured(s)) for s in (board["original"], board["retrained"])]
             names = [f"{c} {name}" for c, name in bench.load.criteria.items()]
             display(HTML(_table(("model", *names), lines)))
             failed = [g for g in board.gates if not g.passed]
@@ -320,10 +289,7 @@ class Page:
             if name in self.functions and rows and rows[0].status == "ok":
                 models[name] = bench.model_of(function, seed)
         parts = bench.asked.parts
-        texts = {
-            "forget": parts["forget"].passages[0],
-            "retain": parts["retain"].passages[0],
-        }
+        texts = {"forget": parts["forget"].passages[0], "retain": parts["retain"].passages[0]}
         lines = []
         for part, passage in texts.items():
             given, true, said = bench.load.continued(list(models.values()), passage)
@@ -354,12 +320,7 @@ class Page:
                 _number(found["retain_answers"].mean),
             ]
             know, verbatim, privleak, kept = theirs
-            shown = (
-                _number(know),
-                _number(verbatim),
-                _number(privleak, 0),
-                _number(kept),
-            )
+            shown = (_number(know), _number(verbatim), _number(privleak, 0), _number(kept))
             lines.append((name, *(f"{a} / {b}" for a, b in zip(ours, shown))))
         head = (
             "row (ours / 7B, MUSE-News)",
@@ -421,8 +382,7 @@ class Page:
             names = [
                 n
                 for n in self.functions
-                if (n in self.known or self.functions[n] in own)
-                and self._ran(n, workload)
+                if (n in self.known or self.functions[n] in own) and self._ran(n, workload)
             ]
             strong = [f.__name__ for f in own if f.__name__ in names]
             display(charts.forest(self.board(workload), names=names, emphasise=strong))
@@ -432,11 +392,7 @@ class Page:
         for workload in self.benches:
             board = self.board(workload)
             lines = [_line(s) for s in board.standings]
-            display(
-                Markdown(
-                    f"`{workload}`, mean over {len(board.seeds)} seeds (95 % interval):"
-                )
-            )
+            display(Markdown(f"`{workload}`, mean over {len(board.seeds)} seeds (95 % interval):"))
             display(HTML(_table(_COLUMNS, lines)))
 
     def relearn(self, *functions: Callable) -> None:
@@ -450,8 +406,7 @@ class Page:
             able = [
                 f
                 for f in chosen
-                if self._ran(f.__name__, workload)
-                and self.board(workload)[f.__name__].seeds
+                if self._ran(f.__name__, workload) and self.board(workload)[f.__name__].seeds
             ]
             categories = {f.__name__: f.facts.category for f in able}
             found = bench.relearn(able, bench.seeds[:ATTACKED])
@@ -513,12 +468,9 @@ class Page:
         )
         shown = [board["retrained"], *ran[:3], control, bar, board["original"]]
         shown = sorted(
-            {s.name: s for s in shown}.values(),
-            key=lambda s: -s.rm.mean if s.rm else math.inf,
+            {s.name: s for s in shown}.values(), key=lambda s: -s.rm.mean if s.rm else math.inf
         )
-        rest = ", ".join(
-            f"<code>{escape(s.name)}</code> {_interval(s.rm, 1)}" for s in ran[3:]
-        )
+        rest = ", ".join(f"<code>{escape(s.name)}</code> {_interval(s.rm, 1)}" for s in ran[3:])
         below = f"<p>Further down: {rest}.</p>" if rest else ""
         return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown]) + below
 
@@ -526,18 +478,7 @@ class Page:
 # ------------------------------------------------------------------ text
 
 
-_COLUMNS = (
-    "row",
-    "Retrain-Match",
-    "F",
-    "P",
-    "U",
-    "z C1",
-    "z C2",
-    "z C3",
-    "cost",
-    "flags",
-)
+_COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -577,9 +518,7 @@ def _line(standing: score.Standing) -> tuple[str, ...]:
             _number(standing.position[c].mean) if c in standing.position else "—"
             for c in ("C1", "C2", "C3")
         ),
-        "—"
-        if standing.time_ratio is None
-        else f"{_number(standing.time_ratio)} x retraining",
+        "—" if standing.time_ratio is None else f"{_number(standing.time_ratio)} x retraining",
         ", ".join(standing.flags) or "—",
     )
 
@@ -588,17 +527,13 @@ def _measured(standing: score.Standing) -> tuple[str, ...]:
     return tuple(_interval(standing.metrics.get(c)) for c in ("C1", "C2", "C3", "C4"))
 
 
-def _table(
-    columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = ""
-) -> str:
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = "") -> str:
     """An HTML table; every text is escaped."""
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td><strong>{escape(c)}</strong></td>"
-            if c == strong
-            else f"<td>{escape(c)}</td>"
+            f"<td><strong>{escape(c)}</strong></td>" if c == strong else f"<td>{escape(c)}</td>"
             for c in line
         )
         + "</tr>"
@@ -614,12 +549,9 @@ def _marked(true: str, said: str) -> str:
     """What was said, as HTML, with the words that stand in `true` in this order marked."""
     words = said.split()
     same = SequenceMatcher(None, true.split(), words, autojunk=False)
-    marked = {
-        k for at in same.get_matching_blocks() for k in range(at.b, at.b + at.size)
-    }
+    marked = {k for at in same.get_matching_blocks() for k in range(at.b, at.b + at.size)}
     return " ".join(
-        f"<mark>{escape(w)}</mark>" if k in marked else escape(w)
-        for k, w in enumerate(words)
+        f"<mark>{escape(w)}</mark>" if k in marked else escape(w) for k, w in enumerate(words)
     )
 
 
@@ -679,9 +611,7 @@ def _settings(function: Callable, rows: Sequence[records.Row]) -> str:
     other = [k for k in used if used[k] != defaults.get(k)]
     if not other:
         return "Settings: the defaults."
-    return (
-        f"Settings: {', '.join(f'`{k}={used[k]}`' for k in other)}, else the defaults."
-    )
+    return f"Settings: {', '.join(f'`{k}={used[k]}`' for k in other)}, else the defaults."
 
 
 def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any]:

@@ -48,9 +48,7 @@ def notebook(name: str) -> dict:
     """
     path = NOTEBOOKS / f"{name}.ipynb"
     if not path.is_file():
-        raise ValueError(
-            f"there is no notebook {name!r}; there are {', '.join(names())}"
-        )
+        raise ValueError(f"there is no notebook {name!r}; there are {', '.join(names())}")
     return json.loads(path.read_text("utf-8"))
 
 
@@ -86,12 +84,8 @@ def export(name: str) -> Path:
     The file is left alone when it is up to date, and replaced in one step when it is not:
     two processes may export at once.
     """
-    parts = [
-        f'"""Tagged cells of notebooks/{name}.ipynb, exported by erasus_nb.cells."""'
-    ]
-    parts += [
-        f"# cell {number}\n{source}" for number, _, source in _tagged(notebook(name))
-    ]
+    parts = [f'"""Tagged cells of notebooks/{name}.ipynb, exported by erasus_nb.cells."""']
+    parts += [f"# cell {number}\n{source}" for number, _, source in _tagged(notebook(name))]
     text, out = "\n\n\n".join(parts) + "\n", EXPORTS / f"{name}.py"
     if not out.is_file() or out.read_text("utf-8") != text:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -162,11 +156,7 @@ def _wanted(source: str) -> set[str]:
     top, *inner = _tables(symtable.symtable(source, "cell", "exec"))
     wanted = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
     for table in inner:
-        wanted |= {
-            s.get_name()
-            for s in table.get_symbols()
-            if s.is_global() and s.is_referenced()
-        }
+        wanted |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
     return wanted
 
 
@@ -191,16 +181,12 @@ def check(name: str) -> list[str]:
     for number, cell in code_cells(nb):
         lines = len(text_of(cell).rstrip().splitlines())
         if lines > LONGEST_CELL and not tags_of(cell) & HIDDEN:
-            wrong.append(
-                f"{name}, cell {number}: {lines} lines; at most {LONGEST_CELL}"
-            )
+            wrong.append(f"{name}, cell {number}: {lines} lines; at most {LONGEST_CELL}")
     for number, tag, source in _tagged(nb):
         try:
             parsed.append((number, tag, source, ast.parse(source)))
         except SyntaxError as error:
-            wrong.append(
-                f"{name}, cell {number} ({tag}): not plain Python: {error.msg}"
-            )
+            wrong.append(f"{name}, cell {number} ({tag}): not plain Python: {error.msg}")
 
     known = set(dir(builtins)).union(*(_bound(source) for _, _, source, _ in parsed))
     for number, tag, source, tree in parsed:
@@ -218,14 +204,10 @@ def check(name: str) -> list[str]:
             if imported.startswith("erasus_nb") and set(imported.split(".")) & set(
                 KEPT_FROM_STRATEGIES
             ):
-                wrong.append(
-                    f"{where}: imports {imported}, which a strategy may not see"
-                )
+                wrong.append(f"{where}: imports {imported}, which a strategy may not see")
         strange = sorted(_wanted(source) - known)
         if strange:
-            wrong.append(
-                f"{where}: uses {', '.join(strange)} from outside the tagged cells"
-            )
+            wrong.append(f"{where}: uses {', '.join(strange)} from outside the tagged cells")
     return wrong
 
 

@@ -76,9 +76,7 @@ _TITLE = 11.0  # points
 _TEXT = 9.0
 _WIDE = 7.4  # inches, all charts: the text column of the page
 
-_DARK = "".join(
-    f"--erasus-{mark.colour[1:]}:{mark.dark};" for mark in [*PALETTE.values(), CONTROL]
-)
+_DARK = "".join(f"--erasus-{mark.colour[1:]}:{mark.dark};" for mark in [*PALETTE.values(), CONTROL])
 _STYLE = (
     "<style>figure.erasus-chart{margin:1em 0;overflow-x:auto}"
     "figure.erasus-chart svg{width:100%;min-width:34rem;max-width:54rem;height:auto}"
@@ -106,9 +104,7 @@ class Chart:
         text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
         head, rest = text.split(">", 1)
         head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-        head += (
-            ' fill="currentColor"'  # what matplotlib fills with black, it does not say
-        )
+        head += ' fill="currentColor"'  # what matplotlib fills with black, it does not say
         # Ids of groups are the same in every figure, and a page holds many figures.
         rest = re.sub(r'<g id="[^"]*"', "<g", rest)
         # A hundredth of a point is below what a screen shows; six decimals double the page.
@@ -163,9 +159,7 @@ def _label(standing: Standing) -> str:
     if standing.kind == "control":
         return f"{name} (control)"
     if standing.status == "partial":
-        return (
-            f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')})"
-        )
+        return f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')})"
     return f"{name} (analogue)" if standing.analogue else name
 
 
@@ -212,9 +206,7 @@ def _best(rows: Sequence[Standing]) -> list[Standing]:
     first = scored[0]
     # Nothing here is told apart from above one that no more rows are significantly above.
     tied = [line for line in scored if line.rank and first.rank]
-    return [first] + [
-        line for line in tied if line is not first and line.rank[0] <= first.rank[0]
-    ]
+    return [first] + [line for line in tied if line is not first and line.rank[0] <= first.rank[0]]
 
 
 # ------------------------------------------------------------------------ the drawing
@@ -277,21 +269,14 @@ def _canvas(
     width = (_WIDE - left - right - gap * (panels - 1)) / panels
     axes = [
         figure.add_axes(
-            (
-                (left + i * (width + gap)) / _WIDE,
-                bottom / whole,
-                width / _WIDE,
-                height / whole,
-            )
+            ((left + i * (width + gap)) / _WIDE, bottom / whole, width / _WIDE, height / whole)
         )
         for i in range(panels)
     ]
     return figure, axes, width
 
 
-def _spread(
-    wanted: Sequence[float], gap: float, low: float, high: float
-) -> list[float]:
+def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places nearest to those wanted (least squares), at least `gap` apart, inside low..high.
 
     More labels than fit keep their gap and leave the range at both ends alike.
@@ -303,11 +288,7 @@ def _spread(
     # With the gaps taken out, "in order and apart" is "non-decreasing".
     flat = isotonic_regression(np.asarray(wanted, float)[order] - steps).x
     room = high - low - steps[-1]
-    flat = (
-        np.clip(flat, low, low + room)
-        if room >= 0
-        else np.full_like(flat, low + room / 2)
-    )
+    flat = np.clip(flat, low, low + room) if room >= 0 else np.full_like(flat, low + room / 2)
     places = np.empty(len(wanted))
     places[order] = flat + steps
     return places.tolist()
@@ -325,8 +306,7 @@ def _names(axes, rows: Sequence[Standing], emphasise: Collection[str]) -> None:
 
 def _left(rows: Sequence[Standing], emphasise: Collection[str]) -> float:
     return 0.2 + max(
-        (_inches(_label(line), bold=line.name in emphasise) for line in rows),
-        default=1.0,
+        (_inches(_label(line), bold=line.name in emphasise) for line in rows), default=1.0
     )
 
 
@@ -362,9 +342,7 @@ def _dot(axes, y: float, line: Standing, interval, seeds, limits, emphasise) -> 
     colour, alpha = {"color": mark_of(line).colour}, _pale(line, emphasise)
     inside = [value for value in seeds if low <= value <= high]
     # Below the bar, which would cover them.
-    axes.plot(
-        inside, [y + 0.24] * len(inside), ".", ms=4, mew=0, alpha=0.5 * alpha, **colour
-    )
+    axes.plot(inside, [y + 0.24] * len(inside), ".", ms=4, mew=0, alpha=0.5 * alpha, **colour)
     if low <= interval.mean <= high:
         ends = np.clip([interval.low, interval.high], low, high)
         axes.plot(ends, [y, y], lw=1.6, alpha=alpha, solid_capstyle="butt", **colour)
@@ -380,9 +358,7 @@ def _dot(axes, y: float, line: Standing, interval, seeds, limits, emphasise) -> 
 
 def _band(axes, values: Sequence[float], mean: float, across: str) -> None:
     """Retrained against retrained: a grey band from the lowest to the highest seed."""
-    span, line = (
-        (axes.axvspan, axes.axvline) if across == "x" else (axes.axhspan, axes.axhline)
-    )
+    span, line = (axes.axvspan, axes.axvline) if across == "x" else (axes.axhspan, axes.axhline)
     if len(values) > 1:
         span(min(values), max(values), color="#000000", alpha=0.12, lw=0, zorder=0)
     line(mean, color="#000000", lw=1.2, zorder=0.5)
@@ -414,9 +390,7 @@ def forest(
         axes.set(xlim=limits, ylim=(max(len(rows), 2) - 0.4, -0.6))
         tops, places = [], []
         if original is not None:
-            axes.axvline(
-                original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5
-            )
+            axes.axvline(original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
             tops, places = ["original"], [original.rm.mean]
         if retrained is not None:
             _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "x")
@@ -429,22 +403,17 @@ def forest(
             _note(axes, text, (place, 1), (0, 4), _TOP)
         for y, line in enumerate(rows):
             if line.rm is not None:
-                _dot(
-                    axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise
-                )
+                _dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise)
                 if line.tier and names is None:
                     tier = _clean(line.tier, 4)
                     _note(axes, tier, (1, y), (14, 0), _RIGHT, va="center")
             else:
-                axes.text(
-                    1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center"
-                )
+                axes.text(1.5, y, _fit(f"— {_absence(line)}", width - 0.15), va="center")
         if names is None and any(line.tier for line in scored):
             _note(axes, "tier", (1, 1), (14, 4), "axes fraction")
         _names(axes, rows, emphasise)
         axes.set_xlabel(
-            "Retrain-Match: 0 = like the original, 100 = like retrained "
-            "(higher is better)"
+            "Retrain-Match: 0 = like the original, 100 = like retrained (higher is better)"
         )
     alt = (
         f"Dot plot with intervals, sorted from best to worst. {title}. "
@@ -504,9 +473,7 @@ def rank_intervals(
     board: Board, names: Collection[str] | None = None, emphasise: Collection[str] = ()
 ) -> Chart:
     """One bar a strategy: the ranks it may hold, given what the seeds can tell apart."""
-    rows = [
-        line for line in _rows(board, names) if line.kind == "strategy" and line.rank
-    ]
+    rows = [line for line in _rows(board, names) if line.kind == "strategy" and line.rank]
     resolved, pairs = board.pairs_resolved
     first = [line.name for line in rows if line.rank[0] == 1]
     title = f"The seeds tell {resolved} of {pairs} pairs of strategies apart"
@@ -540,16 +507,8 @@ def positions(
     """
     rows = [line for line in _rows(board, names) if line.rm is not None]
     strategies = _scored(rows)
-    near = [
-        line
-        for line in strategies
-        if all(abs(p.mean) <= 0.25 for p in line.position.values())
-    ]
-    over = [
-        line
-        for line in strategies
-        if any(p.high < -0.1 for p in line.position.values())
-    ]
+    near = [line for line in strategies if all(abs(p.mean) <= 0.25 for p in line.position.values())]
+    over = [line for line in strategies if any(p.high < -0.1 for p in line.position.values())]
     title = (
         f"On {_clean(board.workload)}, {len(near)} of {len(strategies)} strategies end within "
         f"a quarter of the way from retrained on all three criteria; {len(over)} "
@@ -567,10 +526,7 @@ def positions(
             gap=0.22,
             above=0.5,
         )
-        limits = (
-            -1.35,
-            1.75,
-        )  # wider on the left: a number beyond fits before the dashed line
+        limits = (-1.35, 1.75)  # wider on the left: a number beyond fits before the dashed line
         for axes, criterion in zip(panels, CRITERIA, strict=True):
             # Original on the left: reading order is the way that unlearning should go.
             axes.set(xlim=limits[::-1], ylim=(max(len(rows), 2) - 0.4, -0.6))
@@ -620,8 +576,7 @@ def axes(
     parts = {"forgetting": "forgetting", "privacy": "privacy", "utility": "utility"}
     strategies = _scored(rows)
     weakest = [
-        min(parts, key=lambda part, line=line: getattr(line, part).mean)
-        for line in strategies
+        min(parts, key=lambda part, line=line: getattr(line, part).mean) for line in strategies
     ]
     title = f"No strategy has a score on {_clean(board.workload)}"
     if weakest:
@@ -669,11 +624,7 @@ def _boxes_overlap(a, b) -> bool:
 
 
 def _place(
-    figure,
-    axes,
-    points: Sequence[tuple],
-    labels: Sequence[str],
-    keep_clear: Sequence[tuple] = (),
+    figure, axes, points: Sequence[tuple], labels: Sequence[str], keep_clear: Sequence[tuple] = ()
 ) -> list:
     """Write each label beside its point, clear of the other points and labels.
 
@@ -689,15 +640,11 @@ def _place(
     marks = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     lines = []
     for x0, y0, x1, y1 in keep_clear:
-        (x0, y0), (x1, y1) = (
-            axes.transData.transform([(x0, y0), (x1, y1)]) * 72 / figure.dpi
-        )
+        (x0, y0), (x1, y1) = axes.transData.transform([(x0, y0), (x1, y1)]) * 72 / figure.dpi
         lines.append((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
     turns = np.deg2rad([0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240])
     ways = [
-        (far, np.cos(turn) * far, np.sin(turn) * far)
-        for far in range(8, 130, 6)
-        for turn in turns
+        (far, np.cos(turn) * far, np.sin(turn) * far) for far in range(8, 130, 6) for turn in turns
     ]
     texts: list = [None] * len(labels)
     written: list[tuple] = []
@@ -723,12 +670,8 @@ def _place(
             if any(within(other, spot) for spot in path for other in others):
                 continue
             crossed = sum(_boxes_overlap(box, line) for line in lines)
-            crossed += 3 * sum(
-                any(within(label, spot) for spot in path) for label in written
-            )
-            crossed += 3 * sum(
-                any(within(box, spot) for spot in thread) for thread in threads
-            )
+            crossed += 3 * sum(any(within(label, spot) for spot in path) for label in written)
+            crossed += 3 * sum(any(within(box, spot) for spot in thread) for thread in threads)
             fits.append((crossed, len(fits), box, far, dx, dy, ha, path))
             if not crossed:
                 break
@@ -761,9 +704,7 @@ def quality_against_cost(
     A ring marks a strategy that had to keep something from training time.
     """
     rows = [
-        line
-        for line in _rows(board, names)
-        if line.rm is not None and line.time_ratio is not None
+        line for line in _rows(board, names) if line.rm is not None and line.time_ratio is not None
     ]
     original, retrained = _reference(board, "original"), _reference(board, "retrained")
     title = _worth(board, rows)
@@ -774,12 +715,7 @@ def quality_against_cost(
     cost = [max(line.time_ratio, edge) for line in rows]
     with matplotlib.rc_context(_RC):
         figure, (axes,), _ = _canvas(
-            title,
-            4.4 if len(rows) <= 20 else 5.6,
-            0.62,
-            right=0.75,
-            bottom=0.55,
-            above=0.3,
+            title, 4.4 if len(rows) <= 20 else 5.6, 0.62, right=0.75, bottom=0.55, above=0.3
         )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -789,9 +725,7 @@ def quality_against_cost(
         axes.axvline(1.0, color="#000000", lw=0.8, zorder=0.5)
         _note(axes, "as long as retraining", (1, 1), (0, 4), _TOP)
         if original is not None:
-            axes.axhline(
-                original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5
-            )
+            axes.axhline(original.rm.mean, color="#000000", lw=1.2, ls=(0, (4, 3)), zorder=0.5)
         if retrained is not None:
             _band(axes, list(retrained.rm_by_seed.values()), retrained.rm.mean, "y")
         for x, line in zip(cost, rows, strict=True):
@@ -804,10 +738,7 @@ def quality_against_cost(
                 axes.plot(x, line.rm.mean, "o", alpha=alpha, **ring)
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         lines = [(1.0, bottom, 1.0, top)]
-        lines += [
-            (x, line.rm.low, x, line.rm.high)
-            for x, line in zip(cost, rows, strict=True)
-        ]
+        lines += [(x, line.rm.low, x, line.rm.high) for x, line in zip(cost, rows, strict=True)]
         for line in (original, retrained):
             if line is not None:
                 lines.append((left, line.rm.mean, right, line.rm.mean))
@@ -817,8 +748,7 @@ def quality_against_cost(
                 _note(axes, text, at, (4, 0), _RIGHT, ha="left", va="center")
         spots = [(x, line.rm.mean) for x, line in zip(cost, rows, strict=True)]
         labels = [
-            _label(line)
-            + (f" ← {line.time_ratio:.1g}" if line.time_ratio < edge else "")
+            _label(line) + (f" ← {line.time_ratio:.1g}" if line.time_ratio < edge else "")
             for line in rows
         ]
         texts = _place(figure, axes, spots, labels, lines) if rows else []
@@ -846,14 +776,10 @@ def _worth(board: Board, rows: Sequence[Standing]) -> str:
         return f"On {workload}, no strategy takes less time than retraining"
     best = max(cheaper, key=lambda line: line.rm.mean)
     said = f"On {workload}, {_clean(best.name)} comes closest of those faster than retraining"
-    controls = [
-        line for line in _scored(rows, "control") if line.time_ratio <= best.time_ratio
-    ]
+    controls = [line for line in _scored(rows, "control") if line.time_ratio <= best.time_ratio]
     better = [line for line in controls if line.rm.mean >= best.rm.mean]
     if better:
-        said += (
-            f", but the control {_clean(better[0].name)} is as close in no more time"
-        )
+        said += f", but the control {_clean(better[0].name)} is as close in no more time"
     return said
 
 
@@ -878,9 +804,7 @@ def relearning(
     """
     for name in ("original", "retrained"):
         if name not in curves:
-            raise ValueError(
-                f"relearning curves need {name!r}; there are {', '.join(curves)}"
-            )
+            raise ValueError(f"relearning curves need {name!r}; there are {', '.join(curves)}")
     means = {
         name: {step: float(np.mean(by_step[step])) for step in sorted(by_step)}
         for name, by_step in curves.items()
@@ -910,11 +834,7 @@ def relearning(
                     lw=0,
                 )
             axes.plot(list(by_step), list(by_step.values()), **style)
-            dots = [
-                (step, value)
-                for step, values in curves[name].items()
-                for value in values
-            ]
+            dots = [(step, value) for step, values in curves[name].items() for value in values]
             faint = {"ms": 3, "mew": 0, "alpha": 0.4, "color": style["color"]}
             axes.plot(*zip(*dots, strict=True), ".", **faint)
         bottom, top = axes.get_ylim()
@@ -925,9 +845,7 @@ def relearning(
         heights = _spread([value for _, value in ends], gap, bottom, top)
         for name, y in zip(means, heights, strict=True):
             axes.text(furthest + 0.012 * (furthest or 1), y, _clean(name), va="center")
-        axes.set_xticks(
-            sorted({step for by_step in means.values() for step in by_step})
-        )
+        axes.set_xticks(sorted({step for by_step in means.values() for step in by_step}))
         axes.set_xlabel("steps of the relearning attack")
         axes.set_ylabel("\n".join(measure))
     return Chart(figure, f"Curves by attack step. {title}.", title)
@@ -941,9 +859,7 @@ _BETWEEN = ("stays", "stay", "in between")
 _NEVER_GONE = ("was", "were", "not forgotten in the first place")
 
 
-def _relearned(
-    means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]
-) -> str:
+def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
     last = max(means["original"])
     full = means["original"][last] - means["retrained"].get(last, np.nan)
     if not unlearned or not abs(full) > 0:
@@ -991,11 +907,7 @@ def request_picture(groups: Sequence[tuple], title: str = "") -> Chart:
     pictures = np.asarray(groups[0][1]).ndim == 3
     with matplotlib.rc_context(_RC):
         figure = _gallery(groups, title) if pictures else _scatter(groups, title)
-    kind = (
-        "Columns of small pictures"
-        if pictures
-        else "Scatter of the data in two directions"
-    )
+    kind = "Columns of small pictures" if pictures else "Scatter of the data in two directions"
     return Chart(figure, f"{kind}: {', '.join(labels)}.", title)
 
 
@@ -1014,16 +926,10 @@ def _gallery(groups: Sequence[tuple], title: str) -> Figure:
             y, x = divmod(i, across)
             sheet[y * (tall + 1) :][:tall, x * (wide + 1) :][:, :wide] = image
         axes.imshow(
-            np.ma.masked_invalid(sheet),
-            cmap="gray_r",
-            vmin=0,
-            vmax=1,
-            interpolation="none",
+            np.ma.masked_invalid(sheet), cmap="gray_r", vmin=0, vmax=1, interpolation="none"
         )
         axes.set_axis_off()
-        axes.set_title(
-            "\n".join(_wrapped(_clean(label, 60), width)[:2]), size=_TEXT, pad=4
-        )
+        axes.set_title("\n".join(_wrapped(_clean(label, 60), width)[:2]), size=_TEXT, pad=4)
     return figure
 
 
@@ -1092,9 +998,7 @@ def leaks(board: Board, names: Collection[str] | None = None) -> Chart:
         figure, (axes,), _ = _canvas(title, height, _left(rows, ()), 0.2, above=0.34)
         spread = retrained.metrics["C3"]
         if spread.n > 1:
-            axes.axvspan(
-                leak(spread.high), leak(spread.low), color="#000000", alpha=0.12
-            )
+            axes.axvspan(leak(spread.high), leak(spread.low), color="#000000", alpha=0.12)
         axes.axvline(0, color="#000000", lw=1.2, zorder=0.5)
         for y, line in enumerate(rows):
             found = line.metrics["C3"]
@@ -1103,14 +1007,10 @@ def leaks(board: Board, names: Collection[str] | None = None) -> Chart:
                 axes.plot(ends, [y, y], color=mark_of(line).colour, lw=1.4)
             _mark(axes, at[line.name], y, line, 1.0)
         low, high = axes.get_xlim()
-        axes.set(
-            xlim=(min(low, -105), max(high, 60)), ylim=(max(len(rows), 2) - 0.4, -0.6)
-        )
+        axes.set(xlim=(min(low, -105), max(high, 60)), ylim=(max(len(rows), 2) - 0.4, -0.6))
         _note(axes, "retrained", (0, 1), (0, 4), _TOP)
         _note(axes, "still familiar", (0.01, 1), (0, 4), "axes fraction", ha="left")
-        _note(
-            axes, "stranger than unseen", (0.99, 1), (0, 4), "axes fraction", ha="right"
-        )
+        _note(axes, "stranger than unseen", (0.99, 1), (0, 4), "axes fraction", ha="right")
         _names(axes, rows, ())
         axes.set_xlabel("PrivLeak, % (MUSE's sign; 0 = like retrained)")
     said = ", ".join(f"{_clean(name)} {value:.0f}" for name, value in at.items())
@@ -1157,16 +1057,12 @@ def course(
                 passed, values = zip(*((p[0], p[place]) for p in points))
                 stroke = strokes[number % len(strokes)]
                 axes.plot(passed, values, color=mark.colour, ls=stroke, lw=1.5)
-                axes.plot(
-                    passed[-1:], values[-1:], mark.marker, color=mark.colour, ms=4
-                )
+                axes.plot(passed[-1:], values[-1:], mark.marker, color=mark.colour, ms=4)
                 ends[name] = values[-1]
             axes.set(ylim=(-0.02, 1.04), xlim=(0, furthest * 1.02 or 1))
             axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
             axes.set_xlabel("example passes, share of retraining's")
-            _note(
-                axes, f"asked about the {what} set", (0.5, 1), (0, 4), "axes fraction"
-            )
+            _note(axes, f"asked about the {what} set", (0.5, 1), (0, 4), "axes fraction")
         panels[0].set_ylabel("probability of the true answer")
         panels[1].set_yticklabels([])
         heights = _spread(list(ends.values()), 0.165 / 2.6 * 1.06, -0.02, 1.04)
@@ -1200,23 +1096,18 @@ def traced(
         panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
         for axes, (kind, table) in zip(panels, effects.items(), strict=True):
             table = np.asarray(table, float)
-            image = axes.imshow(
-                table.T, cmap="Greys", vmin=0, vmax=max(clean, 1e-9), aspect="auto"
-            )
+            image = axes.imshow(table.T, cmap="Greys", vmin=0, vmax=max(clean, 1e-9), aspect="auto")
             axes.set_title(f"{kind} put back", size=_TEXT)
             axes.set_xticks(range(len(table)))
             axes.set_xlabel("layer, from 0")
             axes.set_yticks(range(len(words)), [_clean(word, 14) for word in words])
-        figure.suptitle(
-            "\n".join(_wrapped(title, _WIDE)), size=_TEXT, x=0.02, ha="left"
-        )
+        figure.suptitle("\n".join(_wrapped(title, _WIDE)), size=_TEXT, x=0.02, ha="left")
         figure.colorbar(image, ax=list(panels), label="probability of the true answer")
     best = {
         kind: np.unravel_index(np.argmax(np.asarray(t)), np.asarray(t).shape)
         for kind, t in effects.items()
     }
     peaks = "; ".join(
-        f"{kind}: most at layer {at[0]}, token {words[at[1]]!r}"
-        for kind, at in best.items()
+        f"{kind}: most at layer {at[0]}, token {words[at[1]]!r}" for kind, at in best.items()
     )
     return Chart(figure, f"Heat maps, layer by token. {peaks}.", title)

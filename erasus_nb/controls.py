@@ -25,9 +25,7 @@ def random_init(model, forget: Split, retain: Split, task, *, seed=0) -> Unlearn
 
 
 @strategy(category="Control", cite="", reads=("retain",), on=EVERYWHERE)
-def fine_tune(
-    model, forget: Split, retain: Split, task, *, share=0.25, seed=0
-) -> Unlearned:
+def fine_tune(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
     """Go on training on the retain set, for `share` of the base epochs at the base step size.
 
     The control every strategy must beat: it does nothing about the forget set.
@@ -39,9 +37,7 @@ def fine_tune(
 
 
 @strategy(category="Control", cite="", reads=("forget", "retain"), on=EVERYWHERE)
-def random_label(
-    model, forget: Split, retain: Split, task, *, share=0.25, seed=0
-) -> Unlearned:
+def random_label(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
     """Train on the forget set with wrong labels, drawn anew each epoch, and on the retain set."""
     student, draw = clone(model), generator("random_label", seed)
     recipe = task.recipe
@@ -79,12 +75,8 @@ def ascent_to_destruction(
     return Unlearned(student, {"forget": losses})
 
 
-@strategy(
-    category="Control", cite="", reads=("retain", "initial weights"), on=EVERYWHERE
-)
-def partial_retrain(
-    model, forget: Split, retain: Split, task, *, share=0.25, seed=0
-) -> Unlearned:
+@strategy(category="Control", cite="", reads=("retain", "initial weights"), on=EVERYWHERE)
+def partial_retrain(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
     """Retraining from the same initial weights, stopped after `share` of the base epochs.
 
     The cost-matched control: what the usual cost of a strategy (a quarter of retraining)
@@ -97,9 +89,7 @@ def partial_retrain(
     return Unlearned(student, {"retain": losses})
 
 
-@strategy(
-    category="Baseline", cite="zhang2024npo", reads=("forget", "retain"), on=("text",)
-)
+@strategy(category="Baseline", cite="zhang2024npo", reads=("forget", "retain"), on=("text",))
 def npo(
     model, forget: Split, retain: Split, task, *, beta=0.1, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
@@ -125,20 +115,9 @@ def npo(
     return _against(away, model, forget, retain, task, lr, epochs, ("npo", seed))
 
 
-@strategy(
-    category="Baseline", cite="fan2024simnpo", reads=("forget", "retain"), on=("text",)
-)
+@strategy(category="Baseline", cite="fan2024simnpo", reads=("forget", "retain"), on=("text",))
 def simnpo(
-    model,
-    forget: Split,
-    retain: Split,
-    task,
-    *,
-    beta=2.5,
-    gamma=0.0,
-    lr=1e-3,
-    epochs=10,
-    seed=0,
+    model, forget: Split, retain: Split, task, *, beta=2.5, gamma=0.0, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
     """NPO without a reference model, on the mean log-probability per token (SimNPO + GDR).
 
@@ -153,9 +132,7 @@ def simnpo(
     return _against(away, model, forget, retain, task, lr, epochs, ("simnpo", seed))
 
 
-@strategy(
-    category="Baseline", cite="maini2024tofu", reads=("forget", "retain"), on=("text",)
-)
+@strategy(category="Baseline", cite="maini2024tofu", reads=("forget", "retain"), on=("text",))
 def grad_diff(
     model, forget: Split, retain: Split, task, *, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
@@ -196,13 +173,7 @@ def _against(away, model, forget, retain, task, lr, epochs, key) -> Unlearned:
     return Unlearned(student, {"last batch": losses})
 
 
-CONTROLS = (
-    random_init,
-    fine_tune,
-    random_label,
-    ascent_to_destruction,
-    partial_retrain,
-)
+CONTROLS = (random_init, fine_tune, random_label, ascent_to_destruction, partial_retrain)
 
 #: Methods that every reader of a language-model board looks for; not among the 29.
 BASELINES = (grad_diff, npo, simnpo)

@@ -41,16 +41,13 @@ def js_divergence(p: Tensor, q: Tensor) -> Tensor:
         which makes the number shrink as classes are added.
     """
     if p.shape != q.shape:
-        raise ValueError(
-            f"rows must match: p is {tuple(p.shape)}, q is {tuple(q.shape)}"
-        )
+        raise ValueError(f"rows must match: p is {tuple(p.shape)}, q is {tuple(q.shape)}")
     p, q = p.double(), q.double()
     for name, x in (("p", p), ("q", q)):
         off = (x.sum(dim=-1) - 1).abs()
         if not ((x >= 0).all() and (off < 1e-4).all()):
             raise ValueError(
-                f"{name} must hold probabilities; its rows do not sum to 1, "
-                "or some are negative"
+                f"{name} must hold probabilities; its rows do not sum to 1, or some are negative"
             )
 
     middle = (p + q) / 2  # (n_examples, n_classes)
@@ -115,9 +112,7 @@ def privleak(auc_unlearned: float, auc_retrained: float) -> float:
         if not 0 <= value <= 1:
             raise ValueError(f"an AUC is between 0 and 1, got {value}")
     if auc_retrained == 1:
-        raise ValueError(
-            "PrivLeak is a share of 1 - AUC of the retrained model, 0 here"
-        )
+        raise ValueError("PrivLeak is a share of 1 - AUC of the retrained model, 0 here")
     return 100 * (auc_retrained - auc_unlearned) / (1 - auc_retrained)
 
 
@@ -183,9 +178,7 @@ def lira_lite(confidence: Tensor, member: Tensor, target: Tensor) -> Tensor:
     """
     _check_shadows(confidence, member)
     if target.shape != confidence.shape[1:]:
-        raise ValueError(
-            f"{tuple(target.shape)} targets for {confidence.shape[1]} examples"
-        )
+        raise ValueError(f"{tuple(target.shape)} targets for {confidence.shape[1]} examples")
     confidence, target = confidence.double(), target.double()
 
     def log_density(inside: Tensor) -> Tensor:  # (n,), up to the same constant
@@ -339,9 +332,7 @@ def min_k(log_p: Tensor, scored: Tensor, share: float = 0.4) -> Tensor:
     return lowest.masked_fill(~taken, 0).sum(-1) / count
 
 
-def min_k_plus_plus(
-    logits: Tensor, targets: Tensor, scored: Tensor, share: float = 0.4
-) -> Tensor:
+def min_k_plus_plus(logits: Tensor, targets: Tensor, scored: Tensor, share: float = 0.4) -> Tensor:
     """Min-K%++: Min-K% of log-probabilities standardised over the vocabulary.
 
     Each token's log-probability minus its mean under the model's own prediction,

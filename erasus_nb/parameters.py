@@ -49,20 +49,14 @@ def declared(path: str | Path) -> dict[str, Declared]:
     """
     found = _cells(Path(path), "parameters")
     if len(found) != 1:
-        raise ParameterError(
-            f"{path}: {len(found)} cells are tagged parameters, not one"
-        )
+        raise ParameterError(f"{path}: {len(found)} cells are tagged parameters, not one")
     lines, names = found[0].splitlines(), {}
     for node in ast.parse(found[0]).body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-            raise ParameterError(
-                f"{path}: line {node.lineno} is no annotated assignment"
-            )
+            raise ParameterError(f"{path}: line {node.lineno} is no annotated assignment")
         comment = lines[node.end_lineno - 1][node.end_col_offset :].strip()
         names[node.target.id] = Declared(
-            ast.unparse(node.annotation),
-            ast.literal_eval(node.value),
-            comment.lstrip("# ").strip(),
+            ast.unparse(node.annotation), ast.literal_eval(node.value), comment.lstrip("# ").strip()
         )
     return names
 
@@ -74,9 +68,7 @@ def strategies_in(path: str | Path) -> list[str]:
         for node in ast.parse(source).body:
             marks = getattr(node, "decorator_list", [])
             called = [
-                m.func.id
-                for m in marks
-                if isinstance(m, ast.Call) and isinstance(m.func, ast.Name)
+                m.func.id for m in marks if isinstance(m, ast.Call) and isinstance(m.func, ast.Name)
             ]
             if "strategy" in called:
                 names.append(node.name)
@@ -95,17 +87,13 @@ def convert(name: str, value: Any, what: Declared) -> Any:
         if isinstance(value, str):
             text = value.strip()
             try:
-                value = (
-                    ast.literal_eval(text) if text.startswith("[") else text.split(",")
-                )
+                value = ast.literal_eval(text) if text.startswith("[") else text.split(",")
             except (ValueError, SyntaxError):
                 raise ParameterError(f"{name} is not a list: {text!r}") from None
             value = [v.strip() if isinstance(v, str) else v for v in value if v != ""]
         if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
             return list(value)
-        raise ParameterError(
-            f'{name} must be a list of names, such as ["a", "b"]; got {value!r}'
-        )
+        raise ParameterError(f'{name} must be a list of names, such as ["a", "b"]; got {value!r}')
     if what.type == "bool":
         if isinstance(value, str) and value.lower() in ("true", "false"):
             value = value.lower() == "true"
@@ -130,9 +118,7 @@ def check_names(given: Mapping[str, Any], path: str | Path) -> None:
     known = declared(path)
     strange = sorted(set(given) - set(known))
     if strange:
-        raise ParameterError(
-            f"there is no parameter {strange[0]!r}; there are {', '.join(known)}"
-        )
+        raise ParameterError(f"there is no parameter {strange[0]!r}; there are {', '.join(known)}")
 
 
 def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
@@ -164,9 +150,7 @@ def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
             },
             path,
         )
-    values = {
-        k: convert(k, namespace.get(k, what.default), what) for k, what in known.items()
-    }
+    values = {k: convert(k, namespace.get(k, what.default), what) for k, what in known.items()}
     namespace.update(values, _parameters_checked=True)
     return values
 
@@ -174,7 +158,5 @@ def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
 def one_of(name: str, value: str, allowed) -> str:
     """The value, if it is allowed. Raises ParameterError with what is."""
     if value not in allowed:
-        raise ParameterError(
-            f"there is no {name} {value!r}; there are {', '.join(allowed)}"
-        )
+        raise ParameterError(f"there is no {name} {value!r}; there are {', '.join(allowed)}")
     return value

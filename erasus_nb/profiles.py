@@ -174,9 +174,7 @@ def sizes_of(profile: str, workload: str) -> Sizes | TextSizes:
         ValueError: an unknown profile or workload; the message says which there are.
     """
     if profile not in PROFILES:
-        raise ValueError(
-            f"there is no profile {profile!r}; there are {', '.join(PROFILES)}"
-        )
+        raise ValueError(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
     if workload not in PROFILES[profile]:
         raise ValueError(
             f"profile {profile!r} has no workload {workload!r}; "

@@ -104,9 +104,7 @@ class UpdateLog:
         wanted = ids.cpu()
         return [k for k, used in enumerate(self.ids) if torch.isin(used, wanted).any()]
 
-    def revert(
-        self, state: State, steps: Sequence[int], buffers: bool = True
-    ) -> dict[str, Tensor]:
+    def revert(self, state: State, steps: Sequence[int], buffers: bool = True) -> dict[str, Tensor]:
         """The state without the weight changes of some steps; `state` is left as it is.
 
         Args:
@@ -122,9 +120,7 @@ class UpdateLog:
         """
         chosen = set(steps)
         if strange := sorted(chosen - set(range(len(self)))):
-            raise MissingRecord(
-                f"the log has {len(self)} steps and no step {strange[0]}"
-            )
+            raise MissingRecord(f"the log has {len(self)} steps and no step {strange[0]}")
         places = {self.places[k] for k in chosen}
         together = {k for k, place in enumerate(self.places) if place in places}
         if left := sorted(together - chosen):
@@ -170,8 +166,7 @@ class UpdateLog:
         self.ids = list(recorded["ids"].split(recorded["sizes"].tolist()))
         columns = {name: recorded[f"buffer {name}"] for name in self.buffers[0]}
         self.buffers = [
-            {name: column[k] for name, column in columns.items()}
-            for k in range(len(self) + 1)
+            {name: column[k] for name, column in columns.items()} for k in range(len(self) + 1)
         ]
         return self
 
@@ -188,11 +183,7 @@ def _buffers(state: State) -> dict[str, Tensor]:
 
 
 def _flat(weights: Mapping[str, Tensor]) -> Tensor:
-    return (
-        torch.cat([value.detach().flatten() for value in weights.values()])
-        .float()
-        .cpu()
-    )
+    return torch.cat([value.detach().flatten() for value in weights.values()]).float().cpu()
 
 
 def update_logs(
@@ -210,9 +201,7 @@ def update_logs(
     Raises:
         MissingRecord: a training run does not end at its original to the last bit.
     """
-    logs = {
-        seed: UpdateLog(workload.start_model(seed), workload.owners) for seed in finals
-    }
+    logs = {seed: UpdateLog(workload.start_model(seed), workload.owners) for seed in finals}
     ids = [workload.train_ids] * len(logs)
     states = workload.train(ids, list(logs), logs=list(logs.values()))
     on_cpu = lambda weights: {name: value.cpu() for name, value in weights.items()}
@@ -281,10 +270,7 @@ class SisaPlan:
 
 
 def sisa_plan(
-    workload: ClassifierWorkload,
-    seed: object,
-    shards: int = SHARDS,
-    slices: int = SLICES,
+    workload: ClassifierWorkload, seed: object, shards: int = SHARDS, slices: int = SLICES
 ) -> SisaPlan:
     """The plan of one seed.
 
@@ -366,9 +352,7 @@ class SisaShards:
     make_model: Callable[[int], nn.Module]
     data: Split
     task: Task
-    keep: Callable[[int, int, Callable[[], Weights]], Weights] = (
-        lambda shard, slices, make: make()
-    )
+    keep: Callable[[int, int, Callable[[], Weights]], Weights] = lambda shard, slices, make: make()
     _made: dict[tuple[int, int], Weights] = field(default_factory=dict)
 
     def after(self, shard: int, slices: int) -> Weights:
@@ -407,9 +391,7 @@ class SisaShards:
             self.after(shard, first.get(shard, self.plan.slices))
         return self
 
-    def again(
-        self, data: Split, task: Task, clean: Callable[[int, int], bool]
-    ) -> SisaShards:
+    def again(self, data: Split, task: Task, clean: Callable[[int, int], bool]) -> SisaShards:
         """The same shards on other data, going on from the checkpoints that stay valid.
 
         Args:
@@ -434,10 +416,7 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def sisa_shards(
-    workload: ClassifierWorkload,
-    seed: object,
-    shards: int = SHARDS,
-    slices: int = SLICES,
+    workload: ClassifierWorkload, seed: object, shards: int = SHARDS, slices: int = SLICES
 ) -> SisaShards:
     """The shards of one seed on all training data; the workload remembers what was trained."""
 
@@ -573,9 +552,7 @@ class ConvexHead:
         ]
         weights = torch.stack(found)
         if (left := self.residual(weights, rows, targets)) > 1e-8:
-            raise RuntimeError(
-                f"the convex head did not converge: gradient length {left:.1e}"
-            )
+            raise RuntimeError(f"the convex head did not converge: gradient length {left:.1e}")
         return weights
 
     def _zero_gradient(self, rows: Tensor, target: Tensor, noise: Tensor) -> Tensor:
@@ -595,9 +572,7 @@ class ConvexHead:
             return lambda w: function(torch.as_tensor(w).to(rows)).cpu().numpy()
 
         start = torch.zeros(len(noise), dtype=torch.float64).numpy()
-        solved = root(
-            on_arrays(slope), start, jac=on_arrays(bend), options={"xtol": 1e-14}
-        )
+        solved = root(on_arrays(slope), start, jac=on_arrays(bend), options={"xtol": 1e-14})
         return torch.as_tensor(solved.x).to(rows)
 
     def predictor(self, weights: Tensor | None = None) -> ConvexPredictor:
@@ -607,10 +582,7 @@ class ConvexHead:
 
 
 def convex_head(
-    workload: ClassifierWorkload,
-    seed: object,
-    lam: float = LAMBDA,
-    sigma: float = SIGMA,
+    workload: ClassifierWorkload, seed: object, lam: float = LAMBDA, sigma: float = SIGMA
 ) -> ConvexHead:
     """The head of one seed, trained on all training data; the workload remembers it.
 

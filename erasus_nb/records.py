@@ -99,13 +99,9 @@ class Row(_Model):
     @model_validator(mode="after")
     def _absence_has_a_reason(self):
         if self.status != "ok" and not self.reason:
-            raise ValueError(
-                f"row {self.strategy}/{self.seed} is {self.status} without a reason"
-            )
+            raise ValueError(f"row {self.strategy}/{self.seed} is {self.status} without a reason")
         if self.status == "ok" and not self.metrics:
-            raise ValueError(
-                f"row {self.strategy}/{self.seed} is ok but measured nothing"
-            )
+            raise ValueError(f"row {self.strategy}/{self.seed} is ok but measured nothing")
         return self
 
 
@@ -178,9 +174,7 @@ def read(path: str | Path) -> Document:
             f"{path}: is not complete JSON ({error}); remove it and run again"
         ) from error
     if not isinstance(data, dict) or "schema_version" not in data:
-        raise RecordError(
-            f"{path}: is not a result document of this book (no schema_version)"
-        )
+        raise RecordError(f"{path}: is not a result document of this book (no schema_version)")
     if data["schema_version"] != SCHEMA_VERSION:
         raise RecordError(
             f"{path}: has schema version {data['schema_version']!r}; this book reads {SCHEMA_VERSION}"
@@ -204,15 +198,11 @@ def write_text(path: str | Path, text: str) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            os.chmod(
-                name, 0o644
-            )  # mkstemp's own 0600 would hide published rows from others
+            os.chmod(name, 0o644)  # mkstemp's own 0600 would hide published rows from others
             os.replace(name, path)
         except BaseException:
             os.unlink(name)
@@ -225,15 +215,9 @@ def dumps(document: Document) -> str:
     """The document as JSON, one row per line, so that diffs are readable."""
     head = document.model_dump(mode="json", exclude={"rows"})
     rows = ",\n".join(
-        json.dumps(row.model_dump(mode="json"), allow_nan=False)
-        for row in document.rows
+        json.dumps(row.model_dump(mode="json"), allow_nan=False) for row in document.rows
     )
-    return (
-        json.dumps(head, indent=1, allow_nan=False)[:-2]
-        + ',\n "rows": [\n'
-        + rows
-        + "\n ]\n}\n"
-    )
+    return json.dumps(head, indent=1, allow_nan=False)[:-2] + ',\n "rows": [\n' + rows + "\n ]\n}\n"
 
 
 def write(path: str | Path, document: Document) -> None:
@@ -248,11 +232,7 @@ def folders(root: str | Path | None = None) -> dict[str, Path]:
     `published` is the folder of the published site's rows.
     """
     base = Path(root or ROOT / "results")
-    return {
-        p.name: p
-        for p in sorted(base.glob("*"))
-        if p.is_dir() and any(p.glob("*/*.json"))
-    }
+    return {p.name: p for p in sorted(base.glob("*")) if p.is_dir() and any(p.glob("*/*.json"))}
 
 
 def load(folder: str | Path) -> dict[str, list[Document]]:
@@ -263,8 +243,7 @@ def load(folder: str | Path) -> dict[str, list[Document]]:
     """
     found: dict[str, list[Document]] = {}
     for path in sorted(
-        Path(folder).glob("*/*.json"),
-        key=lambda p: (p.parent.name, p.stem != "reference", p.stem),
+        Path(folder).glob("*/*.json"), key=lambda p: (p.parent.name, p.stem != "reference", p.stem)
     ):
         document = read(path)
         if document.workload != path.parent.name or document.category != path.stem:

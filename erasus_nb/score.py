@@ -346,9 +346,7 @@ def interval(
     if n == 1:
         return Interval(mean, mean, mean, 1)
     half = stdtrit(n - 1, 1 - ALPHA / 2) * statistics.stdev(values) / math.sqrt(n)
-    return Interval(
-        mean, float(max(low, mean - half)), float(min(high, mean + half)), n
-    )
+    return Interval(mean, float(max(low, mean - half)), float(min(high, mean + half)), n)
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float, int]:
@@ -541,9 +539,7 @@ def gates(document: records.Document) -> list[records.Gate]:
         _gate("C1 gap", gap("C1"), ">=", 0.2, missing)
         if published
         else _gate("C1 original", original["C1"], ">=", 0.9, missing),
-        _retrained_gate(
-            retrained["C1"], mean(ruler.retrained, "verbatim_holdout"), missing
-        ),
+        _retrained_gate(retrained["C1"], mean(ruler.retrained, "verbatim_holdout"), missing),
     ]
     if facts.get("request_kind", "standard") == "standard":
         wanted = 0.1 if published else 0.5
@@ -581,32 +577,22 @@ def gates(document: records.Document) -> list[records.Gate]:
         ),
         _gate("RM original", rm(ruler.originals.values()), "<=", 5, unscored),
     ]
-    fresh = [
-        r for r in document.rows if r.strategy == "random_init" and r.status == "ok"
-    ]
+    fresh = [r for r in document.rows if r.strategy == "random_init" and r.status == "ok"]
     if fresh:
         found.append(_gate("RM random_init", rm(fresh), "<=", 10, unscored))
     return found
 
 
-def _gate(
-    name: str, value: float | None, sign: str, bound: float, why: str
-) -> records.Gate:
+def _gate(name: str, value: float | None, sign: str, bound: float, why: str) -> records.Gate:
     wanted = f"{sign} {bound:g}"
     passed = value is not None and (value >= bound if sign == ">=" else value <= bound)
     reason = why if value is None else None
     return records.Gate(
-        name=f"{name} {wanted}",
-        value=value,
-        wanted=wanted,
-        passed=passed,
-        reason=reason,
+        name=f"{name} {wanted}", value=value, wanted=wanted, passed=passed, reason=reason
     )
 
 
-def _retrained_gate(
-    verbatim: float | None, unseen: float | None, missing: str
-) -> records.Gate:
+def _retrained_gate(verbatim: float | None, unseen: float | None, missing: str) -> records.Gate:
     """The retrained model holds nothing by rote.
 
     Where the same was measured on text that nobody trained on, which shares its common
@@ -626,9 +612,7 @@ def _auc_gate(gap: float | None, facts: Mapping, missing: str) -> records.Gate:
     # Standard error of an AUC of one half; ties and other AUCs only make it smaller.
     error = lambda n, m: math.sqrt((n + m + 1) / (12 * n * m))
     if error(forget, holdout) > error(100, 100):
-        reason = (
-            f"{forget} against {holdout} examples is less precise than 100 against 100"
-        )
+        reason = f"{forget} against {holdout} examples is less precise than 100 against 100"
         return gate.model_copy(update={"passed": False, "reason": reason})
     return gate
 
@@ -646,18 +630,14 @@ def board(documents: Sequence[records.Document]) -> Board:
     """
     if not documents:
         raise records.RecordError("no documents to make a board from")
-    head = next(
-        (d for d in documents if any(r.kind == "retrained" for r in d.rows)),
-        documents[0],
-    )
+    head = next((d for d in documents if any(r.kind == "retrained" for r in d.rows)), documents[0])
     _check_one_workload(head, documents)
     rows = [row for document in documents for row in document.rows]
     ruler = Ruler.of(rows, head.facts.get("chance", 0.0))
     if not ruler.originals or not ruler.retrained:
         what = "original" if not ruler.originals else "retrained model"
         raise records.RecordError(
-            f"{head.profile}/{head.workload}: no {what} was measured; "
-            "run its reference rows"
+            f"{head.profile}/{head.workload}: no {what} was measured; run its reference rows"
         )
     by_name: dict[str, list[records.Row]] = {}
     for row in sorted(rows, key=lambda row: row.seed):
@@ -690,16 +670,13 @@ def board(documents: Sequence[records.Document]) -> Board:
     )
 
 
-def _check_one_workload(
-    head: records.Document, documents: Sequence[records.Document]
-) -> None:
+def _check_one_workload(head: records.Document, documents: Sequence[records.Document]) -> None:
     seen: dict[tuple[str, int], str] = {}
     for document in documents:
         where = f"{document.profile}/{document.workload}/{document.category}"
         if (document.workload, document.profile) != (head.workload, head.profile):
             raise records.RecordError(
-                f"{where} does not belong on the board of "
-                f"{head.profile}/{head.workload}"
+                f"{where} does not belong on the board of {head.profile}/{head.workload}"
             )
         for name in ("chance", "forget", "retain", "holdout", "request", "data"):
             mine, its = document.facts.get(name), head.facts.get(name)
@@ -751,9 +728,7 @@ def _standing(rows: Sequence[records.Row], ruler: Ruler) -> Standing:
     other = _by_name({row.seed: ruler.other_scores(row) for row in done})
     measured = _by_name(
         {
-            row.seed: {
-                k: m.value for k, m in row.metrics.items() if m.value is not None
-            }
+            row.seed: {k: m.value for k, m in row.metrics.items() if m.value is not None}
             for row in done
         }
     )
@@ -780,13 +755,9 @@ def _standing(rows: Sequence[records.Row], ruler: Ruler) -> Standing:
         rank=None,
         tier=None,
         flags=(),
-        time_ratio=_median(
-            c.seconds / c.retrain_seconds for c in costs if c.retrain_seconds
-        ),
+        time_ratio=_median(c.seconds / c.retrain_seconds for c in costs if c.retrain_seconds),
         pass_ratio=_median(
-            c.example_passes / c.retrain_example_passes
-            for c in costs
-            if c.retrain_example_passes
+            c.example_passes / c.retrain_example_passes for c in costs if c.retrain_example_passes
         ),
         peak_memory_mb=_median(memory),
         extra_storage_bytes=max((c.extra_storage_bytes for c in costs), default=0),
@@ -873,9 +844,7 @@ def overall(boards: Mapping[str, Board]) -> list[Overall]:
             rank = 1 + sum(mean[other] > mean[name] + 1e-9 for other in everywhere)
         kind, category = known[name].kind, known[name].category
         lines.append(Overall(name, kind, category, mean[name], found, len(found), rank))
-    return sorted(
-        lines, key=lambda x: (x.rank or math.inf, -x.workloads, -round(x.rm, 9), x.name)
-    )
+    return sorted(lines, key=lambda x: (x.rank or math.inf, -x.workloads, -round(x.rm, 9), x.name))
 
 
 @dataclass(frozen=True)
@@ -914,8 +883,7 @@ def sensitivity(board: Board) -> list[Sensitivity]:
             seeds = axes["F"].keys() & axes["P"].keys() & axes["U"].keys()
             if seeds:
                 scores[s.name] = statistics.fmean(
-                    retrain_match([axes[a][seed] for a in "FPU"], rule)
-                    for seed in seeds
+                    retrain_match([axes[a][seed] for a in "FPU"], rule) for seed in seeds
                 )
         tau = None
         if len(scores) > 1:
@@ -974,13 +942,7 @@ def markdown(board: Board) -> str:
     """The board as a Markdown table, gates first; what could not be scored says why."""
     header = ["Strategy", "Kind", "Category", "RM", "Rank", "Tier"]
     header += ["Forgetting", "Privacy", "Utility", "z C1", "z C2", "z C3", "D (nats)"]
-    header += [
-        "PrivLeak %",
-        "ToW",
-        "Time / retraining",
-        "Passes / retraining",
-        "Remarks",
-    ]
+    header += ["PrivLeak %", "ToW", "Time / retraining", "Passes / retraining", "Remarks"]
     rows = []
     for s in board.standings:
         mean = lambda found: None if found is None else found.mean
@@ -1006,9 +968,7 @@ def markdown(board: Board) -> str:
     ]
     failed = [gate for gate in board.gates if not gate.passed]
     if failed:
-        lines.append(
-            "**This workload misses its gates; the order below means nothing:**"
-        )
+        lines.append("**This workload misses its gates; the order below means nothing:**")
         lines.append("")
         for gate in failed:
             why = f" ({_plain(gate.reason)})" if gate.reason else ""
@@ -1028,9 +988,7 @@ def csv_text(*boards: Board) -> str:
     header += ["analogue", "status", "reason", "seeds", "rank_low", "rank_high", "tier"]
     header += ["flags", "seconds", "time_ratio", "pass_ratio", "peak_memory_mb"]
     header += ["extra_storage_bytes"]
-    header += [
-        f"{name}_{part}" for name in intervals for part in ("mean", "low", "high")
-    ]
+    header += [f"{name}_{part}" for name in intervals for part in ("mean", "low", "high")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
@@ -1048,9 +1006,7 @@ def csv_text(*boards: Board) -> str:
             + [
                 number
                 for value in values
-                for number in (
-                    (value.mean, value.low, value.high) if value else (None, None, None)
-                )
+                for number in ((value.mean, value.low, value.high) if value else (None, None, None))
             ]
         )
     return out.getvalue()
@@ -1068,9 +1024,7 @@ def json_text(*boards: Board) -> str:
 # ------------------------------------------------------------------ the seed board
 
 
-def seed_table(
-    board: Board, kinds: Sequence[str] = ("strategy",)
-) -> tuple[list[dict], dict]:
+def seed_table(board: Board, kinds: Sequence[str] = ("strategy",)) -> tuple[list[dict], dict]:
     """The board under the seed's rule: lowest forget accuracy, ties by retain accuracy.
 
     Args:
@@ -1104,13 +1058,7 @@ def seed_table(
             row[label] = measured[name].mean if name in measured else None
         row["Reason"] = reason
         (rest if reason else rows).append(row)
-    rows.sort(
-        key=lambda r: (
-            round(r["Forget Acc"], 9),
-            -round(r["Retain Acc"], 9),
-            r["Strategy"],
-        )
-    )
+    rows.sort(key=lambda r: (round(r["Forget Acc"], 9), -round(r["Retain Acc"], 9), r["Strategy"]))
     for rank, row in enumerate(rows, 1):
         row["Rank"] = rank
     not_applicable = sum(s.status == "not_applicable" for s in board.of(*kinds))
@@ -1200,18 +1148,13 @@ def seed_markdown(
 
     def winner(key: str, label: str, wording: str) -> str:
         row = summary[key]
-        return (
-            _DASH
-            if row is None
-            else f"`{row['Strategy']}` ({wording.format(row[label])})"
-        )
+        return _DASH if row is None else f"`{row['Strategy']}` ({wording.format(row[label])})"
 
     lines += [
         "",
         "## Summary",
         "",
-        f"- **Best unlearning**: "
-        f"{winner('best_unlearning', 'Forget Acc', 'Forget Acc: {:.4f}')}",
+        f"- **Best unlearning**: {winner('best_unlearning', 'Forget Acc', 'Forget Acc: {:.4f}')}",
         f"- **Best utility preservation**: "
         f"{winner('best_utility', 'Retain Acc', 'Retain Acc: {:.4f}')}",
         f"- **Fastest**: {winner('fastest', 'Time (s)', '{:.3f}s')}",

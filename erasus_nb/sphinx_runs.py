@@ -86,10 +86,7 @@ def _box(name: str, kind: str, text: str) -> dict:
 
 
 def _is_smoke(run: dict) -> bool:
-    return (
-        run["metadata"].get("papermill", {}).get("parameters", {}).get("profile")
-        == "smoke"
-    )
+    return run["metadata"].get("papermill", {}).get("parameters", {}).get("profile") == "smoke"
 
 
 def _about(run: dict) -> list[dict]:
@@ -157,10 +154,7 @@ def _drop_empty(source: dict) -> None:
     """Cells that would show neither code nor output leave no gap on the page."""
     for cell in _code(source):
         if tags_of(cell) & {"glance", "remove-input"} and not cell["outputs"]:
-            cell["metadata"] = {
-                **cell["metadata"],
-                "tags": sorted(tags_of(cell) | {"remove-cell"}),
-            }
+            cell["metadata"] = {**cell["metadata"], "tags": sorted(tags_of(cell) | {"remove-cell"})}
 
 
 def _depends_on(app, docname: str) -> list[Path]:
@@ -168,9 +162,7 @@ def _depends_on(app, docname: str) -> list[Path]:
     root = Path(app.srcdir)
     if docname in app.config.erasus_live:
         package = Path(__file__).parent.rglob("*.py")
-        return sorted(
-            [*(root / app.config.erasus_results).glob("*/*/*.json"), *package]
-        )
+        return sorted([*(root / app.config.erasus_results).glob("*/*/*.json"), *package])
     source = Path(app.env.doc2path(docname))
     run = root / app.config.erasus_runs / source.name
     return [run] if source.suffix == ".ipynb" and run.is_file() else []
@@ -227,11 +219,7 @@ def graft(app, docname: str, content: list[str]) -> None:
         if why:
             stale.add(docname)
             log.warning(
-                "outputs left out: %s",
-                why,
-                location=docname,
-                type="erasus",
-                subtype="stale",
+                "outputs left out: %s", why, location=docname, type="erasus", subtype="stale"
             )
         _drop_empty(nb)
     content[0] = json.dumps(nb)
@@ -252,9 +240,7 @@ def code_span(text: object) -> str:
 
 def categories(root: Path) -> list[str]:
     """The strategy pages: every notebook but the leaderboard."""
-    return sorted(
-        p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard"
-    )
+    return sorted(p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard")
 
 
 def unfinished(folder: Path, pages: list[str]) -> list[str]:
@@ -288,13 +274,9 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
     if wanted:
         allowed = [*BOARD_PROFILES, PUBLISHED]
         if wanted not in allowed:
-            raise ValueError(
-                f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}"
-            )
+            raise ValueError(f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}")
         if not any((results / wanted).glob("*/*.json")):
-            raise ValueError(
-                f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows"
-            )
+            raise ValueError(f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows")
         return results / wanted
     local = [
         folder
@@ -303,8 +285,7 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
     ]
     if local:
         return max(
-            local,
-            key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json")),
+            local, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json"))
         )
     published = results / PUBLISHED
     return published if any(published.glob("*/*.json")) else None
@@ -324,18 +305,13 @@ def _top_table(board: Board, best: int) -> str:
         "| Row | What it is | Retrain-Match (95 % interval) | Tier | Flags |",
         "|---|---|--:|---|---|",
     ]
-    shown = [
-        *board.of("strategy")[:best],
-        *(s for s in board.standings if s.kind != "strategy"),
-    ]
+    shown = [*board.of("strategy")[:best], *(s for s in board.standings if s.kind != "strategy")]
     for standing in shown:
         what = "strategy, analogue" if standing.analogue else standing.kind
         cells = [
             code_span(standing.name),
             text_span(what),
-            _interval(standing.rm)
-            if standing.rm
-            else f"— {text_span(standing.reason or '')}",
+            _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
             standing.tier or "",
             text_span(", ".join(standing.flags)),
         ]
@@ -356,12 +332,8 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
         return facts
     if not board.gates_passed:
         failed = ", ".join(gate.name for gate in board.gates if not gate.passed)
-        facts |= {
-            key: "not ranked (a gate failed)" for key in facts if facts[key] != "no"
-        }
-        facts[f"top_table_{workload}"] = (
-            f"*Not ranked: failed gates: {text_span(failed)}.*"
-        )
+        facts |= {key: "not ranked (a gate failed)" for key in facts if facts[key] != "no"}
+        facts[f"top_table_{workload}"] = f"*Not ranked: failed gates: {text_span(failed)}.*"
         return facts
     ranked = [s for s in board.of("strategy") if s.rm is not None]
     leaders = [s for s in ranked if s.rank and s.rank[0] == 1] or ranked[:1]
@@ -408,9 +380,7 @@ def _downloads(root: Path, folder: Path) -> str:
     lines = []
     for path in sorted(folder.glob("*/*.json")):
         where = path.relative_to(root).as_posix()
-        lines.append(
-            f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`"
-        )
+        lines.append(f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`")
     return "\n".join(lines)
 
 
@@ -434,9 +404,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
 
         boards = score.boards(folder)
     facts = {
-        "rows_stamp": _stamp_text(folder)
-        if folder
-        else "no rows have been measured yet",
+        "rows_stamp": _stamp_text(folder) if folder else "no rows have been measured yet",
         "downloads": _downloads(root, folder) if folder else NO_ROWS,
     }
     for workload in dict.fromkeys([*WORKLOADS, *boards]):

@@ -111,8 +111,7 @@ def strategy(
             strange = sorted(set(trial) - set(known))
             if strange:
                 raise ValueError(
-                    f"{function.__name__} has no setting {strange[0]!r}; "
-                    f"it has {', '.join(known)}"
+                    f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
                 )
         function.facts = Facts(
             function.__name__,
@@ -162,9 +161,7 @@ class Batch(Mapping):
     know the names. A field that the strategy did not declare raises DataAccessError.
     """
 
-    def __init__(
-        self, fields: Mapping[str, Tensor], hidden: Mapping[str, str] | None = None
-    ):
+    def __init__(self, fields: Mapping[str, Tensor], hidden: Mapping[str, str] | None = None):
         self._fields = dict(fields)
         self._hidden = dict(hidden or {})
 
@@ -213,9 +210,7 @@ class Batch(Mapping):
         for batch in batches:
             hidden.update(batch._hidden)
         names = batches[0]._fields
-        return Batch(
-            {k: torch.cat([b._fields[k] for b in batches]) for k in names}, hidden
-        )
+        return Batch({k: torch.cat([b._fields[k] for b in batches]) for k in names}, hidden)
 
 
 class Split:
@@ -232,10 +227,7 @@ class Split:
     def __init__(self, name: str, batch: Batch, reads: frozenset[str] | None = None):
         self.name, self._reads, self.examples_read = name, reads, 0
         hidden = {}
-        for fields, what in (
-            (set(batch) - {"labels", "ids"}, "inputs"),
-            ({"labels"}, "labels"),
-        ):
+        for fields, what in ((set(batch) - {"labels", "ids"}, "inputs"), ({"labels"}, "labels")):
             if not self._may(f"{name} {what}"):
                 hidden.update({f: f"the {name} {what}" for f in fields})
         self._batch = batch.hide(hidden)
@@ -260,15 +252,11 @@ class Split:
     def take(self, index: Tensor) -> Batch:
         """The examples at positions `index`, shape (k,)."""
         if not (self._may(f"{self.name} inputs") or self._may(f"{self.name} labels")):
-            raise DataAccessError(
-                f"this strategy does not declare the {self.name} examples"
-            )
+            raise DataAccessError(f"this strategy does not declare the {self.name} examples")
         self.examples_read += len(index)
         return self._batch.take(index.to(self._batch["ids"].device))
 
-    def batches(
-        self, size: int, generator: torch.Generator | None = None
-    ) -> Iterator[Batch]:
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """One pass over the split; the last batch may be smaller, none is dropped.
 
         Args:
@@ -278,10 +266,6 @@ class Split:
         if size < 1:
             raise ValueError(f"a batch holds at least one example, got {size}")
         n = len(self)
-        order = (
-            torch.arange(n)
-            if generator is None
-            else torch.randperm(n, generator=generator)
-        )
+        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         for start in range(0, n, size):
             yield self.take(order[start : start + size])

@@ -35,14 +35,12 @@ def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
     listed = json.loads(path.read_text("utf-8")).get(name, [])
     if len(listed) > BUDGET:
         raise ValueError(
-            f"{path.name} lists {len(listed)} settings for {name}; "
-            f"the budget is {BUDGET}"
+            f"{path.name} lists {len(listed)} settings for {name}; the budget is {BUDGET}"
         )
     strange = sorted({key for trial in listed for key in trial} - set(known))
     if strange:
         raise ValueError(
-            f"{path.name}: {name} has no setting {strange[0]!r}; "
-            f"it has {', '.join(known)}"
+            f"{path.name}: {name} has no setting {strange[0]!r}; it has {', '.join(known)}"
         )
     return tuple(listed)
 
@@ -66,10 +64,7 @@ def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:
             {
                 "settings": dict(settings),
                 "time": None if time is None else round(time, 2),
-                "rm": [
-                    round(standing.rm_by_seed[s], 1)
-                    for s in sorted(standing.rm_by_seed)
-                ],
+                "rm": [round(standing.rm_by_seed[s], 1) for s in sorted(standing.rm_by_seed)],
                 "reason": next((r.reason for r in rows if r.reason), None),
             }
         )
@@ -98,10 +93,7 @@ def choose(tried: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, A
 
 
 def tune(
-    category: str,
-    workload: str,
-    names: Sequence[str] = (),
-    say: Callable[[str], None] = print,
+    category: str, workload: str, names: Sequence[str] = (), say: Callable[[str], None] = print
 ) -> None:
     """Tune a category's strategies on one workload and write the result.
 
@@ -126,7 +118,5 @@ def tune(
             kept.setdefault(workload, {})[name] = entry
             records.write_text(path, json.dumps(kept, indent=1, sort_keys=True) + "\n")
         best = entry.get("settings", found[0]["reason"])
-        means = [
-            round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in found
-        ]
+        means = [round(sum(t["rm"]) / len(t["rm"]), 1) if t["rm"] else None for t in found]
         say(f"{workload} {name}: {best} from {means}")

@@ -56,9 +56,7 @@ class Setting:
         """The retain set, likewise."""
         return Split("retain", self.retain_batch, reads)
 
-    def task(
-        self, reads: frozenset[str] | None = None, meter: Meter | None = None
-    ) -> Task:
+    def task(self, reads: frozenset[str] | None = None, meter: Meter | None = None) -> Task:
         """The hooks, likewise."""
         return self.make_task(reads=reads, meter=meter)
 

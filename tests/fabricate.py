@@ -41,17 +41,11 @@ RETRAINED = {"C1": 0.05, "C2": 0.04, "C3": 0.5}
 
 def _metrics(left: float, utility: float, noise) -> dict[str, records.Metric]:
     values = {
-        name: np.clip(
-            RETRAINED[name] + (left + noise()) * (ORIGINAL[name] - RETRAINED[name]),
-            0,
-            1,
-        )
+        name: np.clip(RETRAINED[name] + (left + noise()) * (ORIGINAL[name] - RETRAINED[name]), 0, 1)
         for name in ORIGINAL
     }
     values["C4"] = np.clip(utility + 0.2 * noise(), 0, 1)
-    values["forget_accuracy"] = float(
-        np.clip(0.02 + 0.95 * max(left, 0) + noise(), 0, 1)
-    )
+    values["forget_accuracy"] = float(np.clip(0.02 + 0.95 * max(left, 0) + noise(), 0, 1))
     values["retain_accuracy"] = min(utility + 0.04, 1.0)
     values["test_accuracy"] = utility
     values["forget_loss"] = 2.5 - 2.4 * left
@@ -124,9 +118,7 @@ def documents(
     lines["retrained"] = ("retrained", "reference", retrained, 0.95, 1.0)
     for name, (category, *rest) in CONTROLS.items():
         lines[name] = ("control", category, *rest)
-    for name, (category, *rest) in (
-        STRATEGIES if strategies is None else strategies
-    ).items():
+    for name, (category, *rest) in (STRATEGIES if strategies is None else strategies).items():
         lines[name] = ("strategy", category, *rest)
     rows: dict[str, list[records.Row]] = {"reference": []}
     for name, (kind, category, *rest) in lines.items():
@@ -136,9 +128,7 @@ def documents(
         rows.setdefault(where, []).extend(made)
     for name, (status, reason) in (absent or {}).items():
         category = STRATEGIES[name][0] if name in STRATEGIES else "Gradient"
-        kept = [
-            row for row in rows.setdefault(category.lower(), []) if row.strategy != name
-        ]
+        kept = [row for row in rows.setdefault(category.lower(), []) if row.strategy != name]
         rows[category.lower()] = kept + [
             records.Row(
                 strategy=name,

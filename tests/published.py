@@ -29,13 +29,8 @@ def questions(count: int, seed: str) -> list[tuple[str, str, str]]:
     """(question, the same in other words, answer)."""
     found = []
     for one in people(count, 1, 1, 1, seed):
-        (ask, answer), (other, _) = (
-            one.questions(seen=True)[0],
-            one.questions(seen=False)[0],
-        )
-        plain = lambda text: (
-            text.removeprefix("Question: ").removesuffix("Answer:").strip()
-        )
+        (ask, answer), (other, _) = (one.questions(seen=True)[0], one.questions(seen=False)[0])
+        plain = lambda text: text.removeprefix("Question: ").removesuffix("Answer:").strip()
         found.append((plain(ask), plain(other), answer.strip()))
     return found
 
@@ -47,9 +42,7 @@ def chunks(text: str, count: int) -> list[str]:
     return [" ".join(words[k : k + size]) for k in range(0, len(words), size)]
 
 
-def muse(
-    folder: Path, *, drop: tuple[str, str] | None = None, scal: bool = True
-) -> Path:
+def muse(folder: Path, *, drop: tuple[str, str] | None = None, scal: bool = True) -> Path:
     """Files in the layout of muse-bench/MUSE-News: parquet files and a card that lists them.
 
     Args:
@@ -87,11 +80,7 @@ def muse(
             "retain_qa": pairs("retain"),
             "retain_qa_icl": {k: v[:2] for k, v in pairs("shots").items()},
         },
-        "privleak": {
-            "forget": text(asked[0]),
-            "retain": text(retain[4:]),
-            "holdout": text(told),
-        },
+        "privleak": {"forget": text(asked[0]), "retain": text(retain[4:]), "holdout": text(told)},
     }
     if scal:
         layout["scal"] = {f"forget_{k}": text(sum(asked[:k], [])) for k in (1, 2, 3, 4)}
@@ -142,9 +131,7 @@ def tofu(folder: Path) -> Path:
 
 
 def _card(folder: Path, configs: list[dict]) -> Path:
-    (folder / "README.md").write_text(
-        f"---\n{yaml.safe_dump({'configs': configs})}---\n"
-    )
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
     return folder
 
 
@@ -170,20 +157,14 @@ def byte_pairs(
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
 
 
-def checkpoint(
-    folder: Path, architecture: str = "llama", seed: int = 0, **tokens
-) -> Path:
+def checkpoint(folder: Path, architecture: str = "llama", seed: int = 0, **tokens) -> Path:
     """A tiny model and its tokenizer, saved as published ones are.
 
     Args:
         tokens: Attributes of the tokenizer to change, e.g. pad_token=None.
     """
-    texts = [
-        t for part in ("forget 0", "retain", "holdout") for t in sentences(8, part)
-    ]
-    words = [
-        t for part in ("forget 0", "retain") for q in questions(8, part) for t in q
-    ]
+    texts = [t for part in ("forget 0", "retain", "holdout") for t in sentences(8, part)]
+    words = [t for part in ("forget 0", "retain") for q in questions(8, part) for t in q]
     tokenizer = byte_pairs([*texts, *words, "Question: Answer:"], 700)
     for name, value in tokens.items():
         setattr(tokenizer, name, value)

@@ -136,13 +136,9 @@ def test_the_retrained_model_is_at_no_distance_from_itself(cache):
     rows = smoke(cache).references().rows
     for row in rows:
         if row.kind == "retrained":
-            assert row.divergence_to_retrained[str(row.seed)] == pytest.approx(
-                0, abs=1e-9
-            )
+            assert row.divergence_to_retrained[str(row.seed)] == pytest.approx(0, abs=1e-9)
             assert all(
-                v > 0.01
-                for k, v in row.divergence_to_retrained.items()
-                if k != str(row.seed)
+                v > 0.01 for k, v in row.divergence_to_retrained.items() if k != str(row.seed)
             )
 
 
@@ -177,11 +173,7 @@ def test_logs_are_recorded_for_several_seeds_at_once_and_forgotten(cache, monkey
     monkeypatch.setattr(benchmark.provenance, "update_logs", record)
     monkeypatch.setattr(benchmark.provenance, "logs_at_once", lambda load: 2)
     bench = smoke(cache, seeds=(0, 1, 2))
-    assert [bench.update_log(seed) for seed in (0, 1, 2)] == [
-        "log of 0",
-        "log of 1",
-        "log of 2",
-    ]
+    assert [bench.update_log(seed) for seed in (0, 1, 2)] == ["log of 0", "log of 1", "log of 2"]
     assert made == [[0, 1], [2]]
     assert list(bench._logs) == [2]
 
@@ -191,10 +183,7 @@ def test_a_record_that_cannot_be_made_is_a_row_with_its_reason(cache, monkeypatc
         raise MissingRecord("the log was not kept")
 
     monkeypatch.setattr(benchmark.provenance, "update_logs", lost)
-    assert reason_of(cache, wants_a_log) == (
-        "error",
-        "MissingRecord: the log was not kept",
-    )
+    assert reason_of(cache, wants_a_log) == ("error", "MissingRecord: the log was not kept")
 
 
 def test_a_failing_strategy_does_not_stop_the_next_one(cache, tmp_path):
@@ -224,9 +213,7 @@ def test_an_unmarked_function_and_an_unknown_setting_are_refused(cache):
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """A board of the laptop workload at four seeds with four impostors entered as strategies."""
-    bench = Bench(
-        "synthetic", "laptop", range(4), out=None, cache=tmp_path_factory.mktemp("c")
-    )
+    bench = Bench("synthetic", "laptop", range(4), out=None, cache=tmp_path_factory.mktemp("c"))
     document = bench.references()
     rows = []
     impostors = {
@@ -237,17 +224,13 @@ def planted(tmp_path_factory):
     for name, function in impostors.items():
         for row in bench.run(function, settings={}, keep=False):
             rows.append(
-                row.model_copy(
-                    update={"strategy": name, "kind": "strategy", "category": "Test"}
-                )
+                row.model_copy(update={"strategy": name, "kind": "strategy", "category": "Test"})
             )
     # The copy of a retrained model: seed s hands in what retraining gave at seed s.
     for row in document.rows:
         if row.kind == "retrained":
             rows.append(
-                row.model_copy(
-                    update={"strategy": "copy", "kind": "strategy", "category": "Test"}
-                )
+                row.model_copy(update={"strategy": "copy", "kind": "strategy", "category": "Test"})
             )
     mine = document.model_copy(update={"category": "test", "rows": rows})
     return document, score.board([document, mine])
@@ -295,9 +278,7 @@ def test_finished_rows_are_kept_and_changed_settings_rerun_alone(cache, tmp_path
 
     again = smoke(cache, out=tmp_path)
     again.run(honest_small_step)
-    assert [r.cost.seconds for r in records.read(path).rows] == [
-        r.cost.seconds for r in first
-    ]
+    assert [r.cost.seconds for r in records.read(path).rows] == [r.cost.seconds for r in first]
 
     smoke(cache, out=tmp_path).run(honest_small_step, settings={"lr": 0.1})
     assert [r.key for r in records.read(path).rows] != [r.key for r in first]
@@ -356,9 +337,7 @@ def _uses_a_class():
     return _Bag().double()
 
 
-def test_a_class_counts_by_its_methods_and_fields_even_without_a_source_file(
-    monkeypatch,
-):
+def test_a_class_counts_by_its_methods_and_fields_even_without_a_source_file(monkeypatch):
     text = source_of(_uses_a_class)
     assert "def double" in text and "def _first" in text and "size" in text
     # A class of a kernel: its module has no file, so inspect finds no class source.
@@ -384,9 +363,7 @@ bench.run(honest_small_step)
 def test_a_killed_run_loses_no_finished_row(tmp_path):
     arguments = [tmp_path / "cache", tmp_path / "out", Path(__file__).parent]
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", KILLED, *map(str, arguments)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "ready\n"
     path = tmp_path / "out" / "smoke" / "synthetic" / "test.json"
@@ -399,9 +376,7 @@ def test_a_killed_run_loses_no_finished_row(tmp_path):
     survived = {r.seed: r.cost.seconds for r in records.read(path).rows}
     assert len(survived) >= 3
 
-    bench = Bench(
-        "synthetic", "smoke", range(40), cache=tmp_path / "cache", out=tmp_path / "out"
-    )
+    bench = Bench("synthetic", "smoke", range(40), cache=tmp_path / "cache", out=tmp_path / "out")
     bench.run(honest_small_step)
     after = {r.seed: r.cost.seconds for r in records.read(path).rows}
     assert len(after) == 40
@@ -420,25 +395,17 @@ bench.run(getattr(test_benchmark, sys.argv[4]))
 
 
 def test_two_runs_side_by_side_keep_each_others_rows(tmp_path):
-    arguments = [
-        str(tmp_path / "cache"),
-        str(tmp_path / "out"),
-        str(Path(__file__).parent),
-    ]
+    arguments = [str(tmp_path / "cache"), str(tmp_path / "out"), str(Path(__file__).parent)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", SIDE_BY_SIDE, *arguments, name], env=environment
-        )
+        subprocess.Popen([sys.executable, "-c", SIDE_BY_SIDE, *arguments, name], env=environment)
         for name in ("honest_small_step", "does_nothing")
     ]
     assert [process.wait(120) for process in pair] == [0, 0]
     folder = tmp_path / "out" / "smoke" / "synthetic"
     rows = records.read(folder / "test.json").rows
     assert sorted({(r.strategy, r.seed) for r in rows}) == sorted(
-        (name, seed)
-        for name in ("honest_small_step", "does_nothing")
-        for seed in range(6)
+        (name, seed) for name in ("honest_small_step", "does_nothing") for seed in range(6)
     )
     references = records.read(folder / "reference.json").rows
     assert len(references) == 6 * (2 + len(controls.CONTROLS))
@@ -501,9 +468,7 @@ def test_two_processes_share_out_what_both_need(tmp_path):
     assert all(made), "neither waits for the other to make them all"
 
 
-def test_an_old_row_in_memory_does_not_undo_what_another_process_measured(
-    cache, tmp_path
-):
+def test_an_old_row_in_memory_does_not_undo_what_another_process_measured(cache, tmp_path):
     smoke(cache, out=tmp_path).run(honest_small_step)
     path = tmp_path / "smoke" / "synthetic" / "test.json"
     one, other = smoke(cache, out=tmp_path), smoke(cache, out=tmp_path)
@@ -511,9 +476,7 @@ def test_an_old_row_in_memory_does_not_undo_what_another_process_measured(
     other.run(honest_small_step, settings={"lr": 0.1})
     one.run(makes_nan)
     settings = [
-        row.settings["lr"]
-        for row in records.read(path).rows
-        if row.strategy == "honest_small_step"
+        row.settings["lr"] for row in records.read(path).rows if row.strategy == "honest_small_step"
     ]
     assert settings == [0.1, 0.1]
 
@@ -529,18 +492,9 @@ def test_an_empty_forget_set_is_refused_before_any_work():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (
-            dict(workload="mnist"),
-            "there is no workload 'mnist'; there are synthetic, digits",
-        ),
-        (
-            dict(workload="synthetic", profile="huge"),
-            "there is no profile 'huge'; there are smoke",
-        ),
-        (
-            dict(workload="synthetic", request="all"),
-            "one of standard, most, random, least",
-        ),
+        (dict(workload="mnist"), "there is no workload 'mnist'; there are synthetic, digits"),
+        (dict(workload="synthetic", profile="huge"), "there is no profile 'huge'; there are smoke"),
+        (dict(workload="synthetic", request="all"), "one of standard, most, random, least"),
         (dict(workload="synthetic", seeds=()), "at least one training seed"),
         (dict(workload="synthetic", folds=(5,)), "folds are 1 to 4"),
     ],
@@ -557,9 +511,7 @@ def test_one_seed_gives_a_board_without_intervals(cache):
         update={"category": "test", "rows": bench.run(honest_small_step, keep=False)}
     )
     standing = score.board([document, mine])["honest_small_step"]
-    assert (
-        standing.rm.n == 1 and standing.rm.low == standing.rm.mean == standing.rm.high
-    )
+    assert standing.rm.n == 1 and standing.rm.low == standing.rm.mean == standing.rm.high
 
 
 def test_a_results_folder_that_cannot_be_written_stops_before_any_work(cache, tmp_path):

@@ -34,9 +34,7 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def page(shown, tmp_path, monkeypatch, tmp_path_factory):
-    monkeypatch.setenv(
-        "ERASUS_CACHE", str(tmp_path_factory.getbasetemp() / "book-cache")
-    )
+    monkeypatch.setenv("ERASUS_CACHE", str(tmp_path_factory.getbasetemp() / "book-cache"))
     page = book.start("ensemble", {"profile": "smoke", "out": str(tmp_path)})
     shown.clear()
     return page
@@ -49,10 +47,7 @@ def text(shown) -> str:
 def test_a_run_shows_its_row_between_the_references(page, shown):
     page.run(ensemble)
     table = text(shown)
-    order = [
-        table.index(name)
-        for name in ("original", "<strong>ensemble</strong>", "retrained")
-    ]
+    order = [table.index(name) for name in ("original", "<strong>ensemble</strong>", "retrained")]
     assert order == sorted(order)
 
 
@@ -86,14 +81,9 @@ def test_an_idea_of_your_own_runs_where_its_mark_says(page, shown):
 def test_a_sentence_takes_its_numbers_from_the_rows(page, shown):
     page.run(ensemble)
     shown.clear()
-    page.say(
-        ensemble, "{name}: {m:C1} of {o:C1}, {r:C4}; {info:share}; {info:mode}; {flags}"
-    )
+    page.say(ensemble, "{name}: {m:C1} of {o:C1}, {r:C4}; {info:share}; {info:mode}; {flags}")
     standing = page.board("synthetic")["ensemble"]
-    recall, kept = (
-        standing.metrics["C1"].mean,
-        page.board("synthetic")["retrained"].metrics["C4"],
-    )
+    recall, kept = (standing.metrics["C1"].mean, page.board("synthetic")["retrained"].metrics["C4"])
     assert text(shown) == (
         f"- `synthetic`: ensemble: {recall:.2f} of {recall:.2f}, {kept.mean:.2f}; 0.25; copy; "
         + ", ".join(standing.flags)
@@ -115,8 +105,7 @@ def test_a_sentence_ends_with_the_settings_of_the_row(page, shown, monkeypatch):
 
 def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_path):
     page = book.start(
-        "ensemble",
-        {"profile": "smoke", "out": str(tmp_path), "request": "most", "seeds": 1},
+        "ensemble", {"profile": "smoke", "out": str(tmp_path), "request": "most", "seeds": 1}
     )
     page.request()
     page.run(ensemble)
@@ -135,8 +124,7 @@ def test_a_strategy_that_does_not_apply_says_why_and_is_escaped(page, shown):
 
 def test_a_strategy_that_was_not_asked_for_is_not_run(shown, tmp_path):
     page = book.start(
-        "llm",
-        {"profile": "smoke", "out": str(tmp_path), "strategies": ["ssd"], "seeds": 1},
+        "llm", {"profile": "smoke", "out": str(tmp_path), "strategies": ["ssd"], "seeds": 1}
     )
     known = lambda *a, **k: pytest.fail("it was run")
     known.__name__ = page.known[0]

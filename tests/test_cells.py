@@ -103,10 +103,7 @@ def test_a_healthy_page_breaks_no_rule(page):
     name = page(
         code("seeds: int = 3", "parameters"),
         SETUP,
-        code(
-            "def helper(values, *, k=2):\n    return [sqrt(v) * k for v in values]",
-            "strategy",
-        ),
+        code("def helper(values, *, k=2):\n    return [sqrt(v) * k for v in values]", "strategy"),
         code(
             "class Kept:\n    size = 1\n    def at(self, i):\n        return helper([i])[0]",
             "strategy",
@@ -120,27 +117,15 @@ def test_a_healthy_page_breaks_no_rule(page):
     [
         (code("import math\nx = 1", "setup"), "line 2 is not one of imports"),
         (code("rate = 0.1", "strategy"), "line 1 is not one of functions or classes"),
-        (
-            code("print('hello')", "strategy"),
-            "line 1 is not one of functions or classes",
-        ),
+        (code("print('hello')", "strategy"), "line 1 is not one of functions or classes"),
         (code("def f():\n    return seeds", "strategy"), "uses seeds from outside"),
-        (
-            code("def f(x=untagged):\n    return x", "strategy"),
-            "uses untagged from outside",
-        ),
-        (
-            code("def f():\n    return [untagged for _ in 'ab']", "strategy"),
-            "uses untagged",
-        ),
+        (code("def f(x=untagged):\n    return x", "strategy"), "uses untagged from outside"),
+        (code("def f():\n    return [untagged for _ in 'ab']", "strategy"), "uses untagged"),
         (code("%matplotlib inline\nimport math", "setup"), "not plain Python"),
         (code("from math import *", "setup"), "imports math.*; name what is used"),
         (code("from erasus_nb import metrics", "setup"), "imports erasus_nb.metrics"),
         (
-            code(
-                "def f():\n    from erasus_nb.score import boards\n    return boards",
-                "strategy",
-            ),
+            code("def f():\n    from erasus_nb.score import boards\n    return boards", "strategy"),
             "imports erasus_nb.score.boards",
         ),
         (code("\n".join(f"x{i} = {i}" for i in range(41))), "41 lines; at most 40"),

@@ -60,9 +60,7 @@ def groups(pictures: bool) -> list:
 
 def every_chart(of: score.Board) -> dict[str, charts.Chart]:
     drawn = {name: draw(of) for name, draw in ON_A_BOARD.items()}
-    drawn["relearning"] = charts.relearning(
-        CURVES, "concept accuracy", {"scrub": "Gradient"}
-    )
+    drawn["relearning"] = charts.relearning(CURVES, "concept accuracy", {"scrub": "Gradient"})
     drawn["pictures"] = charts.request_picture(groups(pictures=True))
     drawn["scatter"] = charts.request_picture(groups(pictures=False))
     return drawn
@@ -164,15 +162,8 @@ def test_the_picture_follows_the_page(pages):
 
 def test_every_label_stays_text(pages):
     root = ET.fromstring(svg(pages["forest"]))
-    written = {
-        "".join(e.itertext()).strip() for e in root.iter() if e.tag.endswith("}text")
-    }
-    assert {
-        "scrub",
-        "fine_tune (control)",
-        "token_masking (analogue)",
-        "tier",
-    } <= written
+    written = {"".join(e.itertext()).strip() for e in root.iter() if e.tag.endswith("}text")}
+    assert {"scrub", "fine_tune (control)", "token_masking (analogue)", "tier"} <= written
 
 
 # ------------------------------------------------------------------------ the layout
@@ -204,9 +195,7 @@ def test_labels_do_not_overlap_when_points_crowd():
     chart = charts.quality_against_cost(board(strategies=crowd))
     chart.figure.canvas.draw()
     labels = list(chart.figure.axes[0].texts)
-    assert (
-        len(labels) == 17 + 5 + 3
-    )  # rows, original, retrained, "as long as retraining"
+    assert len(labels) == 17 + 5 + 3  # rows, original, retrained, "as long as retraining"
     _no_overlap(labels)
 
 
@@ -219,9 +208,7 @@ def test_labels_find_a_place_when_every_interval_is_wide():
     _no_overlap(labels)
     for label in labels:
         b = box(label)
-        assert 0 < b.x0 and b.x1 < width and 0 < b.y0 and b.y1 < height, (
-            label.get_text()
-        )
+        assert 0 < b.x0 and b.x1 < width and 0 < b.y0 and b.y1 < height, label.get_text()
 
 
 def test_labels_at_the_ends_of_curves_do_not_overlap(drawn):
@@ -267,14 +254,10 @@ def test_labels_move_as_little_as_they_must(wanted, places):
 
 
 def test_the_title_names_whoever_wins():
-    few = {
-        name: fabricate.STRATEGIES[name] for name in ("scrub", "lora", "sparse_aware")
-    }
+    few = {name: fabricate.STRATEGIES[name] for name in ("scrub", "lora", "sparse_aware")}
     better, worse = ("Data", 0.02, 0.95, 0.2), ("Data", 0.9, 0.95, 0.2)
     one = board(strategies={**few, "sisa": better})
-    other = board(
-        strategies={**few, "sisa": worse, "lora": ("Parameter", 0.0, 0.95, 0.2)}
-    )
+    other = board(strategies={**few, "sisa": worse, "lora": ("Parameter", 0.0, 0.95, 0.2)})
     for draw in (charts.forest, charts.rank_intervals, charts.quality_against_cost):
         assert "sisa" in draw(one).title and "lora" not in draw(one).title
         assert "lora" in draw(other).title and "sisa" not in draw(other).title
@@ -283,20 +266,16 @@ def test_the_title_names_whoever_wins():
 
 def test_a_tie_of_everybody_is_said_as_such():
     same = {name: ("Gradient", 0.2, 0.95, 0.2) for name in ("a", "b", "c", "d")}
-    assert charts.forest(board(strategies=same)).title.startswith(
-        "The seeds cannot say which of 4"
-    )
+    assert charts.forest(board(strategies=same)).title.startswith("The seeds cannot say which of 4")
 
 
 def test_a_control_that_does_as_well_is_in_the_title():
     weak = {"scrub": ("Gradient", 0.6, 0.9, 0.4)}
     assert (
-        "no closer than the control partial_retrain"
-        in charts.forest(board(strategies=weak)).title
+        "no closer than the control partial_retrain" in charts.forest(board(strategies=weak)).title
     )
     assert (
-        "the control partial_retrain"
-        in charts.quality_against_cost(board(strategies=weak)).title
+        "the control partial_retrain" in charts.quality_against_cost(board(strategies=weak)).title
     )
     good = {"scrub": ("Gradient", 0.0, 0.95, 0.4)}
     assert "control" not in charts.forest(board(strategies=good)).title
@@ -309,19 +288,12 @@ def test_slower_than_retraining_is_said():
 
 
 def test_overshooting_is_counted_and_drawn_as_an_arrow_with_its_number():
-    far = {
-        "gradient_ascent": ("Gradient", -4.0, 0.9, 0.1),
-        "scrub": ("Gradient", 0.0, 0.95, 0.3),
-    }
+    far = {"gradient_ascent": ("Gradient", -4.0, 0.9, 0.1), "scrub": ("Gradient", 0.0, 0.95, 0.3)}
     of = board(strategies=far)
     chart = charts.positions(of)
     assert "1 goes beyond retraining" in chart.title and "1 of 2" in chart.title
     # Rates end at 0, which for the attack's AUC is far below a retrained model's.
-    far = [
-        text.get_text()
-        for text in texts(chart)
-        if re.fullmatch(r"-\d\.\d", text.get_text())
-    ]
+    far = [text.get_text() for text in texts(chart) if re.fullmatch(r"-\d\.\d", text.get_text())]
     assert sorted(far) == sorted(
         f"{s.position['C3'].mean:.1f}"
         for s in of.of("strategy", "control")
@@ -332,10 +304,7 @@ def test_overshooting_is_counted_and_drawn_as_an_arrow_with_its_number():
 
 def test_the_title_says_which_part_is_weakest():
     useless = {n: ("LLM", 0.0, 0.3, 0.1) for n in ("ssd", "token_masking")}
-    assert (
-        "utility is the weakest part of 2 of 2"
-        in charts.axes(board(strategies=useless)).title
-    )
+    assert "utility is the weakest part of 2 of 2" in charts.axes(board(strategies=useless)).title
 
 
 def test_relearning_says_who_comes_back():
@@ -356,9 +325,7 @@ def test_relearning_says_who_comes_back():
 
 def test_emphasis_and_subset_leave_the_other_strategies_out(crowded):
     chart = charts.forest(crowded, names=["scrub", "lora"], emphasise=["scrub"])
-    labels = {
-        t.get_text(): t.get_fontweight() for t in chart.figure.axes[0].get_yticklabels()
-    }
+    labels = {t.get_text(): t.get_fontweight() for t in chart.figure.axes[0].get_yticklabels()}
     assert labels["scrub"] == "bold" and labels["lora"] == "normal"
     assert "sisa" not in labels and "partial_retrain (control)" in labels
 
@@ -372,12 +339,8 @@ def test_rows_without_a_score_stand_last_with_their_reason(drawn):
     assert set(labels[-2:]) == {"certified_removal", "fisher_forgetting"}
     notes = [t.get_text() for t in axes.texts if t.get_text().startswith("—")]
     assert any(note.startswith("— errored: boom") and "$x^2$" in note for note in notes)
-    assert any(
-        note.startswith("— not applicable") and note.endswith("…") for note in notes
-    )
-    assert (
-        "Without a score: certified_removal, fisher_forgetting" in drawn["forest"].alt
-    )
+    assert any(note.startswith("— not applicable") and note.endswith("…") for note in notes)
+    assert "Without a score: certified_removal, fisher_forgetting" in drawn["forest"].alt
 
 
 def test_one_seed_is_drawn_and_said():
@@ -434,9 +397,7 @@ def test_leaks_count_both_sides(crowded):
     chart = charts.leaks(crowded)
     level = crowded["retrained"].metrics["C3"].mean
     found = [
-        metrics.privleak(s.metrics["C3"].mean, level)
-        for s in crowded.of("strategy")
-        if s.metrics
+        metrics.privleak(s.metrics["C3"].mean, level) for s in crowded.of("strategy") if s.metrics
     ]
     under, over = sum(x < -10 for x in found), sum(x > 10 for x in found)
     assert chart.title.startswith(f"Of {len(found)} strategies, {under} leave")
@@ -451,9 +412,7 @@ def test_leaks_count_both_sides(crowded):
 def _contrast(a: str, b: str) -> float:
     def light(colour):
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        parts = [
-            p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
-        ]
+        parts = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return float(np.dot(parts, (0.2126, 0.7152, 0.0722)))
 
     dark, bright = sorted((light(a), light(b)))
@@ -465,15 +424,11 @@ def test_marks_can_be_seen_on_both_pages_and_told_apart_without_colour():
     for mark in marks:
         assert _contrast(mark.colour, "#ffffff") >= 3
         assert _contrast(mark.dark, "#121212") >= 3
-    assert (
-        len({mark.colour for mark in marks}) == len({mark.dark for mark in marks}) == 8
-    )
+    assert len({mark.colour for mark in marks}) == len({mark.dark for mark in marks}) == 8
     assert len({mark.marker for mark in charts.PALETTE.values()}) == 7
 
 
-def test_the_grey_band_reaches_from_the_lowest_to_the_highest_retrained_seed(
-    crowded, drawn
-):
+def test_the_grey_band_reaches_from_the_lowest_to_the_highest_retrained_seed(crowded, drawn):
     seeds = crowded["retrained"].rm_by_seed.values()
     (band,) = drawn["forest"].figure.axes[0].patches
     assert band.get_x() == pytest.approx(min(seeds))
@@ -483,8 +438,7 @@ def test_the_grey_band_reaches_from_the_lowest_to_the_highest_retrained_seed(
 def test_a_long_measure_fits_beside_its_axis():
     chart = charts.relearning(
         CURVES,
-        "text: answers about the other people, unseen phrasing (share; higher: more "
-        "came back)",
+        "text: answers about the other people, unseen phrasing (share; higher: more came back)",
     )
     figure = chart.figure
     figure.canvas.draw()  # a label has no place before

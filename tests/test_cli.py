@@ -84,11 +84,7 @@ def write(project, name, nb):
 
 def given(project):
     path = project / "given.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text().splitlines()]
-        if path.is_file()
-        else []
-    )
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 # ------------------------------------------------------------------ refused before any work
@@ -99,26 +95,18 @@ def given(project):
     [
         (["gradeint"], "there is no category 'gradeint'; there are data, gradient"),
         (["leaderboard"], "there is no category 'leaderboard'"),
-        (
-            ["-p", "sed", "1"],
-            "there is no parameter 'sed'; there are workloads, strategies",
-        ),
+        (["-p", "sed", "1"], "there is no parameter 'sed'; there are workloads, strategies"),
         (["-p", "seeds", "many"], "seeds must be a whole number; got 'many'"),
         (["-p", "seeds", "0"], "seeds must be at least 1"),
         (["-p", "rate", "fast"], "rate must be a number"),
         (["-p", "loud", "yes"], "loud must be True or False"),
-        (
-            ["-p", "profile", "big"],
-            "there is no profile 'big'; there are smoke, laptop, full",
-        ),
+        (["-p", "profile", "big"], "there is no profile 'big'; there are smoke, laptop, full"),
         (["-p", "workloads", "digits,moons"], "there is no workload 'moons'"),
         (["-p", "strategies", "bee"], "there is no strategy 'bee'; there are ant"),
         (["--jobs", "0"], "--jobs must be at least 1"),
     ],
 )
-def test_bad_input_is_refused_in_one_sentence_before_any_work(
-    project, capsys, arguments, said
-):
+def test_bad_input_is_refused_in_one_sentence_before_any_work(project, capsys, arguments, said):
     assert cli.main(["run", *arguments]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
@@ -168,9 +156,7 @@ def test_a_run_keeps_types_fills_workloads_and_is_not_repeated(project, capsys):
 def test_what_makes_a_finished_run_out_of_date(project, monkeypatch):
     values = {"workloads": ["digits"], "profile": "laptop"}
     run = page("gradient")
-    for count, cell in enumerate(
-        (c for c in run["cells"] if c["cell_type"] == "code"), 1
-    ):
+    for count, cell in enumerate((c for c in run["cells"] if c["cell_type"] == "code"), 1):
         cell["execution_count"] = count
     run["metadata"]["language_info"] = {}
     job = cli._job("gradient", values, cli.package_code())
@@ -178,15 +164,12 @@ def test_what_makes_a_finished_run_out_of_date(project, monkeypatch):
     (project / "_runs").mkdir()
     job.output.write_text(json.dumps(run))
     rows = [
-        project / "results" / "laptop" / "digits" / f"{c}.json"
-        for c in ("reference", "gradient")
+        project / "results" / "laptop" / "digits" / f"{c}.json" for c in ("reference", "gradient")
     ]
     for path in rows:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    again = lambda package=cli.package_code(), **more: cli._job(
-        "gradient", values | more, package
-    )
+    again = lambda package=cli.package_code(), **more: cli._job("gradient", values | more, package)
     assert cli._is_done(again())
     assert not cli._is_done(again(seeds=3))
     assert not cli._is_done(again("other package code"))
@@ -212,9 +195,7 @@ def test_what_makes_a_finished_run_out_of_date(project, monkeypatch):
 
 
 def test_a_failing_page_is_shown_and_does_not_stop_the_others(project, capsys):
-    write(
-        project, "data", page("data", code("raise ValueError('the reason it failed')"))
-    )
+    write(project, "data", page("data", code("raise ValueError('the reason it failed')")))
     (project / "_runs").mkdir()
     (project / "_runs" / "data.ipynb").write_text("the last good run")
     assert cli.main(["run", "--jobs", "2", "-p", "workloads", "digits"]) == 1
@@ -232,9 +213,7 @@ def test_a_failing_page_is_shown_and_does_not_stop_the_others(project, capsys):
 @pytest.fixture
 def rows(project):
     return fabricate.write(
-        project / "rows",
-        fabricate.documents(seeds=3),
-        fabricate.documents("digits", seeds=3),
+        project / "rows", fabricate.documents(seeds=3), fabricate.documents("digits", seeds=3)
     )
 
 
@@ -247,22 +226,14 @@ def test_a_board_is_printed_from_a_folder_of_rows(rows, capsys):
     assert sum(line.startswith("workload,") for line in lines) == 1
     assert {line.split(",")[0] for line in lines[1:]} == {"synthetic", "digits"}
     assert cli.main(["board", "--rows", str(rows), "--format", "json"]) == 0
-    assert [b["workload"] for b in json.loads(capsys.readouterr().out)] == [
-        "digits",
-        "synthetic",
-    ]
+    assert [b["workload"] for b in json.loads(capsys.readouterr().out)] == ["digits", "synthetic"]
 
 
-def test_boards_that_cannot_be_printed_are_refused_in_one_sentence(
-    project, rows, capsys
-):
+def test_boards_that_cannot_be_printed_are_refused_in_one_sentence(project, rows, capsys):
     for arguments, said in (
         ([], "there are no rows yet"),
         (["--rows", "nowhere"], "nowhere has no rows"),
-        (
-            ["--rows", str(rows), "--workload", "moons"],
-            "no workload 'moons'; there are digits",
-        ),
+        (["--rows", str(rows), "--workload", "moons"], "no workload 'moons'; there are digits"),
     ):
         assert cli.main(["board", *arguments]) == 2
         error = capsys.readouterr().err
@@ -295,9 +266,7 @@ def clean_run(project):
     git("commit", "-qm", "code")
     commit = git("rev-parse", "HEAD")
     # Only two pages in this project: their categories and the reference rows.
-    chosen = {
-        k: v for k, v in fabricate.STRATEGIES.items() if v[0] in ("Gradient", "Data")
-    }
+    chosen = {k: v for k, v in fabricate.STRATEGIES.items() if v[0] in ("Gradient", "Data")}
     made = fabricate.documents(seeds=3, strategies=chosen)
     for document in made:
         document.environment.commit = commit
@@ -322,9 +291,7 @@ def test_a_clean_run_is_published_and_replaces_the_earlier_one(clean_run, capsys
     old.parent.mkdir(parents=True)
     old.write_text("{}")
     assert cli.main(["publish"]) == 0, capsys.readouterr().err
-    assert published(project) == [
-        f"synthetic/{c}.json" for c in ("data", "gradient", "reference")
-    ]
+    assert published(project) == [f"synthetic/{c}.json" for c in ("data", "gradient", "reference")]
     assert records.load(project / "results" / "published") == records.load(folder)
 
 
@@ -340,10 +307,7 @@ def test_a_later_commit_that_leaves_the_code_alone_does_not_matter(clean_run):
     "spoil, said",
     [
         (lambda d: setattr(d.environment, "dirty", True), "made from uncommitted code"),
-        (
-            lambda d: setattr(d, "profile", "smoke"),
-            "smoke/synthetic/gradient does not belong",
-        ),
+        (lambda d: setattr(d, "profile", "smoke"), "smoke/synthetic/gradient does not belong"),
         (lambda d: d.rows.pop(), "has 2 of 3 seeds"),
         (lambda d: setattr(d.environment, "commit", "f" * 40), "made with other code"),
         (lambda d: setattr(d.environment, "commit", "--help"), "made with other code"),
@@ -421,7 +385,5 @@ def test_a_damaged_document_stops_publishing_by_name(clean_run, capsys):
 def test_export_writes_every_page(project, capsys):
     assert cli.main(["export"]) == 0
     shown = capsys.readouterr().out.split()
-    assert shown == [
-        f"_build/cells/{name}.py" for name in ("data", "gradient", "leaderboard")
-    ]
+    assert shown == [f"_build/cells/{name}.py" for name in ("data", "gradient", "leaderboard")]
     assert "def ant" in (project / shown[0]).read_text()

@@ -330,9 +330,7 @@ def test_dropping_the_share_of_the_l2_term_is_worse():
     gone, kept = parts(*examples, 40)
     weights, _ = data.removed(head, gone, kept, GAMMA)
     without_l2 = replace(head, lam=0.0).gradient(head.weights, *gone)
-    short = head.weights + data.newton_step(
-        without_l2, head.hessian(head.weights, kept[0])
-    )
+    short = head.weights + data.newton_step(without_l2, head.hessian(head.weights, kept[0]))
     assert head.residual(short, *kept) > 10 * head.residual(weights, *kept)
 
 
@@ -410,9 +408,7 @@ def test_a_request_for_public_examples_is_refused(small):
 
 
 def distilled(small, model, forget, retain, **settings):
-    result = data.knowledge_distillation(
-        model, forget, retain, small.task(0), **settings
-    )
+    result = data.knowledge_distillation(model, forget, retain, small.task(0), **settings)
     return result.model, result.losses["distillation"]
 
 

@@ -23,9 +23,7 @@ def test_align_then_unlearn_keeps_the_contract():
 
 def test_rmu_keeps_the_contract_on_text_and_on_the_analogue():
     settings = {"variant": "rmu", "steps": 4}
-    battery(
-        page.embedding_alignment, {"steps": 0}, settings=settings, where=setting("text")
-    )
+    battery(page.embedding_alignment, {"steps": 0}, settings=settings, where=setting("text"))
     battery(page.embedding_alignment, {"steps": 0}, settings={"steps": 4})
 
 
@@ -106,10 +104,7 @@ def test_the_excess_is_a_mean_over_real_places_of_what_the_nearest_name_exceeds(
 
 def test_aligning_moves_the_reader_and_not_the_model():
     where, model, task, texts, targets, whole, _, reader = parts()
-    before, state = (
-        copy.deepcopy(reader.state_dict()),
-        copy.deepcopy(model.state_dict()),
-    )
+    before, state = (copy.deepcopy(reader.state_dict()), copy.deepcopy(model.state_dict()))
     step = torch.optim.Adam(reader.parameters(), 3e-3)
     name, draw = task.decoder(model)[-1].name, generator("align")
     rest = (texts, targets, whole, name)
@@ -121,9 +116,7 @@ def test_aligning_moves_the_reader_and_not_the_model():
 
 def test_below_the_threshold_nothing_pulls():
     where, model, task, texts, _, _, centre, reader = parts()
-    goal = page.concepts(
-        where.original, task, page.names_in(task, where.forget_batch), centre
-    )
+    goal = page.concepts(where.original, task, page.names_in(task, where.forget_batch), centre)
     name = task.decoder(model)[-1].name
     assert len(goal) == 4  # the people to forget
     reader.requires_grad_(False)
@@ -136,9 +129,7 @@ def test_below_the_threshold_nothing_pulls():
     assert any(g is not None and (g != 0).any() for g in pull(-1.0))
 
 
-def test_unlearning_moves_the_model_and_neither_the_reader_nor_the_meanings(
-    monkeypatch,
-):
+def test_unlearning_moves_the_model_and_neither_the_reader_nor_the_meanings(monkeypatch):
     where, made = setting("text"), []
 
     def kept(build):

@@ -9,12 +9,7 @@ import torch
 from contract import battery, check_reads_no_more_than_declared, setting
 
 from erasus_nb.cells import load
-from erasus_nb.controls import (
-    ascent_to_destruction,
-    fine_tune,
-    partial_retrain,
-    random_label,
-)
+from erasus_nb.controls import ascent_to_destruction, fine_tune, partial_retrain, random_label
 from erasus_nb.strategy import DataAccessError, Unlearned, strategy
 from erasus_nb.training import clone, generator, same_weights, set_weights, weights
 
@@ -68,9 +63,7 @@ def test_its_settings_are_checked():
 
 
 def test_only_a_unanimous_vote_counts_and_its_mean_is_taken():
-    merged, kept = page.consensus(
-        vectors([1.0, -2.0, 1.0, 0.0, 5.0], [3.0, -4.0, -1.0, 2.0, 0.0])
-    )
+    merged, kept = page.consensus(vectors([1.0, -2.0, 1.0, 0.0, 5.0], [3.0, -4.0, -1.0, 2.0, 0.0]))
     assert merged["w"].tolist() == [2.0, -3.0, 0.0, 0.0, 0.0]
     assert kept == pytest.approx(2 / 5)
 
@@ -116,9 +109,7 @@ def test_random_signs_agree_as_often_as_luck_says():
 def test_one_copy_is_plain_task_vector_negation():
     where = setting()
     settings = {"K": 1, "lrs": (2e-3,), "epochs": (3,), "lam": 0.7}
-    (tau,) = page.fine_tuned(
-        where.model(), where.forget(), where.task(), 1, (2e-3,), (3,), 0
-    )[0]
+    (tau,) = page.fine_tuned(where.model(), where.forget(), where.task(), 1, (2e-3,), (3,), 0)[0]
     expected = {n: w - 0.7 * tau[n] for n, w in weights(where.original).items()}
     assert same_weights(weights(where.run(ensemble, **settings).model), expected)
 
@@ -147,9 +138,7 @@ def test_the_copies_differ_from_each_other():
 
 def test_the_copies_learn_the_forget_set_better():
     where = setting()
-    _, losses = page.fine_tuned(
-        where.model(), where.forget(), where.task(), 2, (3e-3,), (5,), 0
-    )
+    _, losses = page.fine_tuned(where.model(), where.forget(), where.task(), 2, (3e-3,), (5,), 0)
     assert set(losses) == {"copy 1", "copy 2"}
     assert all(len(curve) == 5 and curve[-1] < curve[0] for curve in losses.values())
 
@@ -162,8 +151,7 @@ def mean_loss(model, split):
 def test_a_small_step_raises_the_forget_loss_and_a_larger_one_raises_it_more():
     where = setting()
     losses = [
-        mean_loss(where.run(ensemble, lam=lam).model, where.forget())
-        for lam in (0, 0.1, 1.0)
+        mean_loss(where.run(ensemble, lam=lam).model, where.forget()) for lam in (0, 0.1, 1.0)
     ]
     assert losses[0] < losses[1] < losses[2]
     # The planted fault: a step with the consensus instead of against it.
@@ -173,12 +161,8 @@ def test_a_small_step_raises_the_forget_loss_and_a_larger_one_raises_it_more():
 def test_by_default_it_forgets_more_than_it_breaks():
     where = setting()
     model = where.run(ensemble).model
-    forget = mean_loss(model, where.forget()) - mean_loss(
-        where.original, where.forget()
-    )
-    retain = mean_loss(model, where.retain()) - mean_loss(
-        where.original, where.retain()
-    )
+    forget = mean_loss(model, where.forget()) - mean_loss(where.original, where.forget())
+    retain = mean_loss(model, where.retain()) - mean_loss(where.original, where.retain())
     assert forget > 3 * max(retain, 0.0) and forget > 1
 
 
@@ -229,9 +213,7 @@ def test_the_slice_has_the_size_asked_for():
 def test_a_soup_of_one_is_its_member():
     where = setting()
     member = where.run(fine_tune, seed=4).model.state_dict()
-    soup = where.run(
-        ensemble, mode="soup", members=(fine_tune,), seed=4
-    ).model.state_dict()
+    soup = where.run(ensemble, mode="soup", members=(fine_tune,), seed=4).model.state_dict()
     assert same_weights(soup, member)
 
 
@@ -261,9 +243,7 @@ def test_a_member_that_reads_more_is_refused_before_any_runs():
         ran.append(seed)
 
     where = setting()
-    with pytest.raises(
-        DataAccessError, match="partial_retrain reads initial weights, which"
-    ):
+    with pytest.raises(DataAccessError, match="partial_retrain reads initial weights, which"):
         where.run(ensemble, mode="soup", members=(watched, partial_retrain))
     assert not ran
 
@@ -286,9 +266,7 @@ def slow_ties(columns, density):
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_a_ties_merge_equals_a_slow_one(density):
     table = torch.randn(4, 30, generator=generator("ties", density))
-    found = page.ties(
-        [{"a": row[:10], "b": row[10:].view(4, 5)} for row in table], density
-    )
+    found = page.ties([{"a": row[:10], "b": row[10:].view(4, 5)} for row in table], density)
     flat = torch.cat([found["a"], found["b"].flatten()])
     assert flat.tolist() == pytest.approx(slow_ties(table.tolist(), density), abs=1e-6)
 
@@ -304,9 +282,7 @@ def test_in_a_ties_merge_the_larger_side_wins_and_the_other_is_left_out():
 
 
 def test_trimming_keeps_the_largest_moves_of_the_whole_vector():
-    merged = page.ties(
-        [{"a": torch.tensor([1.0, -9.0]), "b": torch.tensor([8.0, 2.0])}], 0.5
-    )
+    merged = page.ties([{"a": torch.tensor([1.0, -9.0]), "b": torch.tensor([8.0, 2.0])}], 0.5)
     assert merged["a"].tolist() == [0.0, -9.0] and merged["b"].tolist() == [8.0, 0.0]
 
 
@@ -366,9 +342,7 @@ def test_the_contract_finds_planted_faults(body, message):
 
 def test_the_contract_finds_a_strategy_that_reads_more_than_it_declares():
     def greedy(model, forget, retain, task, lam, seed):
-        return ensemble(
-            model, forget, retain, task, lam=lam, K=1, epochs=(1,), seed=seed
-        )
+        return ensemble(model, forget, retain, task, lam=lam, K=1, epochs=(1,), seed=seed)
 
     stub = planted(greedy, reads=("forget inputs",))
     with pytest.raises(DataAccessError, match="the forget labels"):

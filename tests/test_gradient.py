@@ -214,9 +214,7 @@ def step_error(here, function, alpha=0.7):
     kept, asked = gradient(here, here.retain_batch), gradient(here, here.forget_batch)
     return max(
         (new - old + alpha * kept[n] - (1 - alpha) * asked[n]).abs().max().item()
-        for (n, new), old in zip(
-            result.model.named_parameters(), here.original.parameters()
-        )
+        for (n, new), old in zip(result.model.named_parameters(), here.original.parameters())
     )
 
 
@@ -386,9 +384,7 @@ def test_a_request_without_a_class_has_no_unit_to_overwrite(here):
     task = here.task()
     task._forgotten_class = None
     with pytest.raises(NotApplicable, match="no single class"):
-        page.fisher_forgetting(
-            here.model(), None, here.retain(), task, head_reset="class"
-        )
+        page.fisher_forgetting(here.model(), None, here.retain(), task, head_reset="class")
 
 
 # ------------------------------------------------------------------ saliency_unlearning
@@ -444,9 +440,7 @@ def test_sizes_taken_batch_by_batch_are_caught(here):
 
 
 def test_the_mask_holds_the_weights_that_the_forget_loss_pulls_at_most(here):
-    masks = training.top_fraction(
-        page.saliency(here.model(), here.forget(), here.task(), 32), 0.3
-    )
+    masks = training.top_fraction(page.saliency(here.model(), here.forget(), here.task(), 32), 0.3)
     pull = {n: g.abs() for n, g in gradient(here, here.forget_batch).items()}
     inside = torch.cat([pull[n][m] for n, m in masks.items()])
     outside = torch.cat([pull[n][~m] for n, m in masks.items()])
@@ -507,9 +501,7 @@ def divergence(here, model, batch):
 
 def test_labels_of_the_forget_set_are_not_used(here):
     wrong = here.forget_batch.replace(labels=here.forget_batch["labels"].roll(7))
-    other = page.scrub(
-        here.model(), Split("forget", wrong), here.retain(), here.task(), **SCRUB
-    )
+    other = page.scrub(here.model(), Split("forget", wrong), here.retain(), here.task(), **SCRUB)
     assert same_weights(other.model.state_dict(), weights_of(here, page.scrub, **SCRUB))
 
 

@@ -49,20 +49,12 @@ def papermill(source, target, *given: str, root=ROOT) -> subprocess.CompletedPro
 
 def shown(path) -> tuple[list[dict], str]:
     """The code cells of an executed notebook, and everything that they display."""
-    cells = [
-        c
-        for c in json.loads(path.read_text("utf-8"))["cells"]
-        if c["cell_type"] == "code"
-    ]
+    cells = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
     parts = []
     for cell in cells:
         for output in cell["outputs"]:
             data = output.get("data", {})
-            found = (
-                data.get("text/html")
-                or data.get("text/markdown")
-                or output.get("text", "")
-            )
+            found = data.get("text/html") or data.get("text/markdown") or output.get("text", "")
             parts.append("".join(found))
     return cells, "\n".join(parts)
 
@@ -85,19 +77,10 @@ def page(tmp_path_factory):
     source = tmp / "leaderboard.ipynb"
     source.write_text(json.dumps(notebook), "utf-8")
     done = papermill(
-        source,
-        tmp / "out.ipynb",
-        "-p",
-        "rows",
-        str(folder),
-        "-p",
-        "export",
-        str(tmp / "boards"),
+        source, tmp / "out.ipynb", "-p", "rows", str(folder), "-p", "export", str(tmp / "boards")
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (
-        "unknown parameter" not in done.stderr and "Unable to parse" not in done.stderr
-    )
+    assert "unknown parameter" not in done.stderr and "Unable to parse" not in done.stderr
     cells, text = shown(tmp / "out.ipynb")
     return cells, text, tmp / "boards", score.boards(folder)
 
@@ -115,21 +98,13 @@ def test_the_verdict_and_its_numbers_come_from_the_rows(page):
         assert f"<code>{best.name}</code>" in box
         assert f"{best.rm.mean:.1f} ({best.rm.low:.1f} to {best.rm.high:.1f})" in box
         assert f"{boards[name]['original'].rm.mean:.1f} (" in box
-    for stamp in (
-        "laptop",
-        "5 on synthetic",
-        "0123456789",
-        "2026-01-31",
-        "cpu, 1 thread",
-    ):
+    for stamp in ("laptop", "5 on synthetic", "0123456789", "2026-01-31", "cpu, 1 thread"):
         assert stamp in box
 
 
 def test_each_board_comes_with_its_charts_and_a_sentence_below(page):
     text = page[1]
-    figures = re.findall(
-        r'<figure class="erasus-chart" role="img" aria-label="([^"]+)"', text
-    )
+    figures = re.findall(r'<figure class="erasus-chart" role="img" aria-label="([^"]+)"', text)
     assert len(figures) == 2 * 5
     for alt in figures:
         after = text[text.index(f'aria-label="{alt}"') :]
@@ -142,9 +117,7 @@ def test_a_workload_that_misses_its_gates_shows_them_instead_of_a_board(page):
     assert not boards["flawed"].gates_passed
     failed = [gate for gate in boards["flawed"].gates if not gate.passed]
     assert "<code>flawed</code> misses" in text
-    assert all(
-        gate.name.replace(">", "&gt;").replace("<", "&lt;") in text for gate in failed
-    )
+    assert all(gate.name.replace(">", "&gt;").replace("<", "&lt;") in text for gate in failed)
     for alt in re.findall(r'aria-label="([^"]+)"', text):
         assert "flawed" not in alt
     assert "<strong><code>flawed</code></strong>, profile" not in text
@@ -192,9 +165,7 @@ def test_the_boards_are_exported_and_can_be_downloaded(page):
         assert (target / f"{name}.md").read_text("utf-8") == score.markdown(board)
         assert (target / f"{name}.csv").read_text("utf-8") == score.csv_text(board)
         assert json.loads((target / f"{name}.json").read_text("utf-8"))
-        assert (
-            f'download="{name}.csv" href="data:text/csv;charset=utf-8;base64,' in text
-        )
+        assert f'download="{name}.csv" href="data:text/csv;charset=utf-8;base64,' in text
     assert str(target) in text
 
 
@@ -233,17 +204,13 @@ def start(**given) -> dict:
 
 
 def test_smoke_rows_are_refused(tmp_path):
-    folder = fabricate.write(
-        tmp_path / "smoke", fabricate.documents(profile="smoke", seeds=2)
-    )
+    folder = fabricate.write(tmp_path / "smoke", fabricate.documents(profile="smoke", seeds=2))
     with pytest.raises(parameters.ParameterError, match="smoke rows.*laptop or full"):
         start(rows=str(folder))
 
 
 def test_an_unknown_parameter_is_refused_with_those_there_are():
-    with pytest.raises(
-        parameters.ParameterError, match="'workloads'.*rows, workload, export"
-    ):
+    with pytest.raises(parameters.ParameterError, match="'workloads'.*rows, workload, export"):
         start(workloads="synthetic")
 
 
@@ -259,10 +226,7 @@ def test_a_folder_without_rows_is_refused(tmp_path):
 
 
 def test_one_workload_can_be_asked_for(tmp_path, monkeypatch):
-    groups = [
-        fabricate.documents(name, seeds=2, strategies={})
-        for name in ("digits", "synthetic")
-    ]
+    groups = [fabricate.documents(name, seeds=2, strategies={}) for name in ("digits", "synthetic")]
     folder = fabricate.write(tmp_path, *groups)
     monkeypatch.setattr(sphinx_runs, "choose_rows", lambda root: folder)
     assert list(start(workload="digits")["boards"]) == ["digits"]
@@ -278,16 +242,12 @@ def test_claims_are_checked_where_nobody_sees_the_check():
 
 
 def test_a_claim_that_is_not_true_stops_the_page(tmp_path):
-    space = start(
-        rows=str(fabricate.write(tmp_path, fabricate.documents(strategies={})))
-    )
+    space = start(rows=str(fabricate.write(tmp_path, fabricate.documents(strategies={}))))
     (guard,) = [text for text in tagged("remove-cell") if "assert " in text]
     exec(guard, space)
     board = space["printed"]["synthetic"]
     low = board["original"].rm
-    lines = [
-        replace(s, rm=low) if s.kind == "retrained" else s for s in board.standings
-    ]
+    lines = [replace(s, rm=low) if s.kind == "retrained" else s for s in board.standings]
     space["printed"] = {"synthetic": replace(board, standings=tuple(lines))}
     with pytest.raises(AssertionError, match="retraining is not close to 100"):
         exec(guard, space)

@@ -23,9 +23,7 @@ CEILING = 320 / 64  # of the situation that the tests run in
 def measured(how="per_sample"):
     """I_f and I_D of the trained original."""
     where = setting()
-    return page.both_importances(
-        where.model(), where.task(), where.forget(), where.retain(), how
-    )
+    return page.both_importances(where.model(), where.task(), where.forget(), where.retain(), how)
 
 
 def close(a, b, rtol=1e-3):
@@ -47,10 +45,7 @@ def test_batch_importance_keeps_the_contract():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (
-            {"alpha": CEILING},
-            "can select nothing: no weight is more than n/n_f = 5 times",
-        ),
+        ({"alpha": CEILING}, "can select nothing: no weight is more than n/n_f = 5 times"),
         ({"alpha": 10.0}, "alpha = 10 can select nothing"),
         ({"alpha": math.inf}, "can select nothing"),
         ({"alpha": 0.0}, "a positive number or 'adaptive'"),
@@ -59,15 +54,10 @@ def test_batch_importance_keeps_the_contract():
         ({"lam": -0.1}, "must not be negative, got -0.1"),
         ({"importance": "fisher"}, "per_sample or batch, not 'fisher'"),
         ({"exclude": ("hidden1.weight", "tail")}, "no parameter 'tail' to exclude"),
-        (
-            {"full_importance": {"head.bias": torch.ones(10)}},
-            "one tensor per parameter",
-        ),
+        ({"full_importance": {"head.bias": torch.ones(10)}}, "one tensor per parameter"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused_before_anything_is_read(
-    settings, message
-):
+def test_settings_that_mean_nothing_are_refused_before_anything_is_read(settings, message):
     where = setting()
     forget, retain = where.forget(), where.retain()
     with pytest.raises(ValueError, match=message):
@@ -100,9 +90,7 @@ def test_importance_for_all_data_is_the_weighted_mean_of_its_parts():
 
 def test_no_weight_is_more_one_sided_than_the_ceiling():
     of_forget, of_all = measured()
-    ratios = torch.cat(
-        [(of_forget[n] / of_all[n]).flatten() for n in of_all]
-    ).nan_to_num()
+    ratios = torch.cat([(of_forget[n] / of_all[n]).flatten() for n in of_all]).nan_to_num()
     assert 0.8 * CEILING < ratios.max() <= CEILING * (1 + 1e-12)
 
 
@@ -113,9 +101,7 @@ def test_batch_importance_squares_the_mean_gradient_of_each_batch_in_stored_orde
     every = Batch.cat([where.retain_batch, where.forget_batch])
     every = every.take(every["ids"].argsort())
     starts = range(0, len(every), size)
-    total = {
-        n: torch.zeros_like(p, dtype=torch.float64) for n, p in model.named_parameters()
-    }
+    total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in model.named_parameters()}
     for start in starts:
         part = every.take(torch.arange(start, min(start + size, len(every))))
         for n, g in gradient(model, task, part).items():
@@ -218,12 +204,8 @@ def test_if_everything_is_to_be_forgotten_nothing_is_one_sided():
     everything = Batch.cat([where.forget_batch, where.retain_batch])
     importance = page.importances(where.model(), where.task(), everything)
     for alpha in (1.0, 2.0):
-        new, share = page.dampened(
-            where.model(), importance, importance, alpha, 1.0, 0.0, ()
-        )
-        assert share == 0 and same_weights(
-            new.state_dict(), where.original.state_dict()
-        )
+        new, share = page.dampened(where.model(), importance, importance, alpha, 1.0, 0.0, ())
+        assert share == 0 and same_weights(new.state_dict(), where.original.state_dict())
 
 
 def test_biases_are_dampened_like_weights():
@@ -237,8 +219,7 @@ def test_excluded_parameters_are_left_alone():
     where = setting()
     without = ("head.weight", "head.bias")
     new, whole = (
-        weights(where.run(ssd, alpha=1.0, exclude=names).model)
-        for names in (without, ())
+        weights(where.run(ssd, alpha=1.0, exclude=names).model) for names in (without, ())
     )
     for n, old in weights(where.original).items():
         assert torch.equal(new[n], old if n in without else whole[n])
@@ -256,9 +237,7 @@ def test_what_is_below_the_floor_selects_nothing():
 
 
 def test_a_weight_that_nothing_uses_is_kept_even_by_the_strongest_setting():
-    new, selected = page.dampen(
-        torch.ones(1), torch.zeros(1), torch.zeros(1), alpha=1e-9, lam=0.0
-    )
+    new, selected = page.dampen(torch.ones(1), torch.zeros(1), torch.zeros(1), alpha=1e-9, lam=0.0)
     assert new.item() == 1.0 and not selected.any()
 
 
@@ -280,9 +259,7 @@ def test_adaptive_alpha_is_the_percentile_of_the_paper():
 
 def test_adaptive_alpha_falls_as_more_is_to_be_forgotten():
     of_forget, of_all = measured()
-    alphas = [
-        page.adaptive_alpha(of_forget, of_all, share) for share in (0.01, 0.2, 0.9)
-    ]
+    alphas = [page.adaptive_alpha(of_forget, of_all, share) for share in (0.01, 0.2, 0.9)]
     assert alphas[0] > alphas[1] > alphas[2]
 
 
@@ -294,17 +271,10 @@ def test_importance_kept_from_before_gives_the_same_model_without_the_retain_set
     _, of_all = measured()
     retain = where.retain()
     result = ssd(
-        where.model(),
-        where.forget(),
-        retain,
-        where.task(),
-        alpha=1.5,
-        full_importance=of_all,
+        where.model(), where.forget(), retain, where.task(), alpha=1.5, full_importance=of_all
     )
     assert retain.examples_read == 0
-    assert same_weights(
-        result.model.state_dict(), where.run(ssd, alpha=1.5).model.state_dict()
-    )
+    assert same_weights(result.model.state_dict(), where.run(ssd, alpha=1.5).model.state_dict())
     assert result.info["extra_storage_bytes"] == 8 * 6922
 
 
@@ -322,15 +292,9 @@ def test_it_hurts_the_forget_set_more_than_the_rest():
         model = where.run(ssd, **settings).model
         rise = {
             part: mean_loss(model, batch) - mean_loss(where.original, batch)
-            for part, batch in (
-                ("forget", where.forget_batch),
-                ("retain", where.retain_batch),
-            )
+            for part, batch in (("forget", where.forget_batch), ("retain", where.retain_batch))
         }
-        assert rise["forget"] > 1.5 * rise["retain"] and rise["forget"] > 0.05, (
-            settings,
-            rise,
-        )
+        assert rise["forget"] > 1.5 * rise["retain"] and rise["forget"] > 0.05, (settings, rise)
 
 
 def test_forget_and_retain_are_not_swapped():

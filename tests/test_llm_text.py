@@ -49,9 +49,7 @@ def test_counting_finds_what_only_the_forget_set_says():
     # Position 4 follows an X that the retain set never has: its context is new as well.
     truth = forget["object"][:, 1:] > 0
     assert torch.equal(found[:, :3], truth[:, :3]) and found[:, 3].all()
-    by_two = page.ngram_scores(
-        forget, page.follows(forget, 2), page.follows(retain, 2), 2
-    )
+    by_two = page.ngram_scores(forget, page.follows(forget, 2), page.follows(retain, 2), 2)
     assert (by_two[:, 2] == 1).all()  # "3 -> 7" is always so here and never there
 
 
@@ -93,9 +91,7 @@ def logit_gradient(loss_of):
     """Gradient of a loss at the logits of the forget set, (B, T - 1, V)."""
     where = setting("text")
     model, kept = where.model(), []
-    model.lm_head.register_forward_hook(
-        lambda m, i, o: (o.retain_grad(), kept.append(o))[1]
-    )
+    model.lm_head.register_forward_hook(lambda m, i, o: (o.retain_grad(), kept.append(o))[1])
     loss_of(model, where).backward()
     return kept[0].grad[:, :-1]
 
@@ -295,9 +291,7 @@ def test_what_was_cut_stays_cut_while_the_rest_heals(name):
     healed = where.run(page.attention_surgery, **cut, heal_epochs=1).model
     task = where.task()
     for matrix in page.cuts(bare, task, "neuron"):
-        before, after = (
-            task.matrix(m.get_submodule(matrix)).detach() for m in (bare, healed)
-        )
+        before, after = (task.matrix(m.get_submodule(matrix)).detach() for m in (bare, healed))
         gone = (before == 0).all(0)
         assert (after[:, gone] == 0).all()
         assert not torch.equal(after[:, ~gone], before[:, ~gone])
@@ -369,13 +363,9 @@ def forgets_more_than_chance(function) -> bool:
             columns = order[(order >= 64 * k) & (order < 64 * (k + 1))] - 64 * k
             with torch.no_grad():
                 task.matrix(random.get_submodule(name))[:, columns] = 0
-        gap = share_right(random, where.retain_batch) - share_right(
-            random, where.forget_batch
-        )
+        gap = share_right(random, where.retain_batch) - share_right(random, where.forget_batch)
         gaps.append(float(gap))
-    own = share_right(model, where.retain_batch) - share_right(
-        model, where.forget_batch
-    )
+    own = share_right(model, where.retain_batch) - share_right(model, where.forget_batch)
     return float(own) > max(gaps)
 
 

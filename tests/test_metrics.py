@@ -42,9 +42,7 @@ def test_equal_answers_are_exactly_zero_apart():
 
 def test_a_coin_against_a_certainty_has_the_value_worked_out_by_hand():
     coin, sure = torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]])
-    by_hand = 0.5 * (
-        0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25) + math.log(1 / 0.75)
-    )
+    by_hand = 0.5 * (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25) + math.log(1 / 0.75))
     assert js_divergence(coin, sure).item() == pytest.approx(by_hand)
 
 
@@ -83,8 +81,7 @@ def test_logits_and_rows_of_another_shape_are_refused():
 
 
 @pytest.mark.parametrize(
-    "members, others, wanted",
-    [([2, 3], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([1, 1], [1, 1], 0.5)],
+    "members, others, wanted", [([2, 3], [0, 1], 1.0), ([0, 1], [2, 3], 0.0), ([1, 1], [1, 1], 0.5)]
 )
 def test_auc_at_its_ends_and_when_everything_is_tied(members, others, wanted):
     assert auc(members, others) == wanted
@@ -110,9 +107,7 @@ def test_auc_has_no_answer_for_nan_and_refuses_an_empty_group():
 def test_privleak_has_muse_sign_on_both_sides():
     assert privleak(0.5, 0.5) == 0
     assert privleak(0.8, 0.5) == pytest.approx(-60)  # still familiar: under-unlearned
-    assert privleak(0.2, 0.5) == pytest.approx(
-        60
-    )  # stranger than unseen: over-unlearned
+    assert privleak(0.2, 0.5) == pytest.approx(60)  # stranger than unseen: over-unlearned
     assert privleak(1.0, 0.48) == pytest.approx(-100)
 
 
@@ -150,9 +145,7 @@ def test_confidence_is_the_logit_of_the_label_probability():
 def test_confidence_stays_finite_where_the_probability_rounds_to_one():
     logits, labels = torch.tensor([[200.0, 0.0, 0.0]]), torch.tensor([0])
     assert logits.softmax(-1)[0, 0] == 1
-    assert logit_scaled_confidence(logits, labels).item() == pytest.approx(
-        200 - math.log(2)
-    )
+    assert logit_scaled_confidence(logits, labels).item() == pytest.approx(200 - math.log(2))
 
 
 def shadows(lift, n=200, count=32, seed=0):
@@ -194,18 +187,12 @@ def test_a_slow_loop_with_scipy_agrees_on_the_likelihood_ratio():
 
     (mean_in, sd_in), (mean_out, sd_out) = fit(inside), fit(~inside)
     for i, x in enumerate(target.tolist()):
-        slow.append(
-            norm.logpdf(x, mean_in[i], sd_in) - norm.logpdf(x, mean_out[i], sd_out)
-        )
-    assert lira_lite(confidence, member, target).numpy() == pytest.approx(
-        slow, rel=1e-4
-    )
+        slow.append(norm.logpdf(x, mean_in[i], sd_in) - norm.logpdf(x, mean_out[i], sd_out))
+    assert lira_lite(confidence, member, target).numpy() == pytest.approx(slow, rel=1e-4)
 
 
 def test_memorisation_is_one_for_rote_zero_for_knowledge_and_minus_one_for_harm():
-    member = torch.tensor(
-        [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]], dtype=torch.bool
-    )
+    member = torch.tensor([[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]], dtype=torch.bool)
     right = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 1], [0, 1, 1]], dtype=torch.bool)
     assert memorisation_scores(right, member).tolist() == [1, 0, -1]
 

@@ -34,9 +34,7 @@ def chapters():
 
 def prose(name):
     nb = cells.notebook(name)
-    return "\n".join(
-        cells.text_of(c) for c in nb["cells"] if c["cell_type"] == "markdown"
-    )
+    return "\n".join(cells.text_of(c) for c in nb["cells"] if c["cell_type"] == "markdown")
 
 
 def code_of(name, *tags):
@@ -51,27 +49,19 @@ def test_every_notebook_is_in_the_book_and_every_chapter_exists():
     files = chapters()
     assert sorted(f.split("/")[1] for f in files if f.startswith("notebooks/")) == NAMES
     for file in files:
-        assert any(
-            (ROOT / f"{file}{ending}").is_file() for ending in (".md", ".ipynb")
-        ), file
+        assert any((ROOT / f"{file}{ending}").is_file() for ending in (".md", ".ipynb")), file
 
 
 def test_a_notebook_is_valid_and_was_committed_without_outputs(name):
     nb = cells.notebook(name)
     nbformat.validate(nb)
     assert nb["metadata"] == {
-        "kernelspec": {
-            "name": "python3",
-            "display_name": "Python 3",
-            "language": "python",
-        }
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
     }
     for number, cell in enumerate(nb["cells"], 1):
         assert set(cell["metadata"]) <= {"tags", "mystnb"}, f"cell {number}"
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == [] and cell["execution_count"] is None, (
-                f"cell {number}"
-            )
+            assert cell["outputs"] == [] and cell["execution_count"] is None, f"cell {number}"
             assert cells.text_of(cell).strip(), f"cell {number} is empty"
     ids = [cell["id"] for cell in nb["cells"]]
     assert len(set(ids)) == len(ids)
@@ -116,21 +106,9 @@ def test_the_strategy_pages_take_the_same_parameters():
 
 def test_a_page_has_every_part_in_order(page):
     text = "\n".join(cells.text_of(c) for c in cells.notebook(page)["cells"])
-    parts = [
-        'book.start("%s", globals())' % page,
-        "## What there is to forget",
-        "page.request()",
-    ]
-    parts += [
-        f"## {name}"
-        for name in parameters.strategies_in(cells.NOTEBOOKS / f"{page}.ipynb")
-    ]
-    parts += [
-        "## What the chart shows",
-        "page.chart()",
-        "page.table()",
-        "## Try to break it",
-    ]
+    parts = ['book.start("%s", globals())' % page, "## What there is to forget", "page.request()"]
+    parts += [f"## {name}" for name in parameters.strategies_in(cells.NOTEBOOKS / f"{page}.ipynb")]
+    parts += ["## What the chart shows", "page.chart()", "page.table()", "## Try to break it"]
     parts += ["page.relearn(", "## Try your own", "keep=False", "## Caveats"]
     parts += ["page.departures()", "## References", "page.glance()"]
     at = [text.find(part) for part in parts]
@@ -159,11 +137,7 @@ def test_read_outs_and_the_glance_box_hide_their_code(page):
 def test_strategies_stand_in_plain_sight(page):
     for _, cell in cells.code_cells(cells.notebook(page)):
         if "strategy" in cells.tags_of(cell):
-            assert not cells.tags_of(cell) & {
-                "hide-input",
-                "remove-input",
-                "remove-cell",
-            }
+            assert not cells.tags_of(cell) & {"hide-input", "remove-input", "remove-cell"}
 
 
 def keys():
@@ -202,9 +176,7 @@ def test_the_strategies_to_try_run_as_they_are(page):
     space = dict(vars(cells.load(page)))
     for source in sources:
         functions = [
-            node.name
-            for node in ast.parse(source).body
-            if isinstance(node, ast.FunctionDef)
+            node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
         ]
         exec(source.split("\n\n\npage.run")[0], space)
         for function in (space[name] for name in functions):

@@ -43,9 +43,7 @@ def mean_loss(here, model, batch):
 
 
 def test_lora_keeps_the_contract():
-    battery(
-        page.lora, [{"epochs": 0}, {"mode": "negation", "scale": 0.0}], settings=LORA
-    )
+    battery(page.lora, [{"epochs": 0}, {"mode": "negation", "scale": 0.0}], settings=LORA)
 
 
 def test_lora_that_negates_reads_the_forget_set_alone(here):
@@ -211,10 +209,7 @@ def test_lora_raises_the_forget_loss_more_than_the_retain_loss(here, mode):
     new = here.run(page.lora, mode=mode, lr=3e-3, epochs=10, scale=3.0).model
     rise = {
         part: mean_loss(here, new, batch) - mean_loss(here, here.original, batch)
-        for part, batch in (
-            ("forget", here.forget_batch),
-            ("retain", here.retain_batch),
-        )
+        for part, batch in (("forget", here.forget_batch), ("retain", here.retain_batch))
     }
     assert rise["forget"] > 1 and rise["forget"] > 5 * rise["retain"]
 
@@ -231,9 +226,7 @@ def test_without_a_penalty_it_is_fine_tuning_on_the_retain_set(here):
     step = optimizer("sgd", student.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     for _ in range(3):
         for batch in here.retain().batches(32, draw):
-            loss = nn.functional.cross_entropy(
-                student(batch["inputs"]), batch["labels"]
-            )
+            loss = nn.functional.cross_entropy(student(batch["inputs"]), batch["labels"])
             step.zero_grad()
             loss.backward()
             step.step()
@@ -242,9 +235,7 @@ def test_without_a_penalty_it_is_fine_tuning_on_the_retain_set(here):
 
 
 def test_weights_get_smaller_the_stronger_the_penalty(here):
-    states = [
-        weights_of(here, page.sparse_aware, gamma=g) for g in (0.0, 1e-3, 1e-2, 3e-2)
-    ]
+    states = [weights_of(here, page.sparse_aware, gamma=g) for g in (0.0, 1e-3, 1e-2, 3e-2)]
     norms = [all_of(s).abs().sum() for s in states]
     small = [(all_of(s).abs() < 1e-3).double().mean() for s in states]
     assert norms == sorted(norms, reverse=True) and small == sorted(small)
@@ -261,9 +252,7 @@ def test_the_penalty_falls_in_a_line_and_the_last_epochs_have_none():
 def test_an_epoch_without_penalty_has_no_pull_at_all(here, prox):
     plain = weights_of(here, page.sparse_aware, gamma=0.0, epochs=2)
     settings = {"gamma": 1.0, "epochs": 2, "prox": prox}
-    assert same_weights(
-        weights_of(here, page.sparse_aware, no_l1_epochs=2, **settings), plain
-    )
+    assert same_weights(weights_of(here, page.sparse_aware, no_l1_epochs=2, **settings), plain)
     pulled = weights_of(here, page.sparse_aware, no_l1_epochs=1, **settings)
     assert not same_weights(pulled, plain)
 
@@ -307,14 +296,7 @@ def test_proximal_steps_find_soft_thresholded_least_squares(momentum):
     # One epoch of many steps: within an epoch the penalty is constant.
     settings = {"epochs": 1, "batch_size": 1, "lr": 0.05, "weight_decay": 0.0}
     new = page.sparse_aware(
-        model,
-        None,
-        retain,
-        Regression(),
-        gamma=gamma,
-        prox=True,
-        momentum=momentum,
-        **settings,
+        model, None, retain, Regression(), gamma=gamma, prox=True, momentum=momentum, **settings
     ).model
     squares = design.T @ target  # the columns of the design are orthonormal
     wanted = squares.sign() * (squares.abs() - gamma).clamp(min=0)
@@ -324,9 +306,7 @@ def test_proximal_steps_find_soft_thresholded_least_squares(momentum):
 
 
 def test_pruned_weights_are_the_smallest_and_stay_exactly_zero(here, start):
-    new = weights_of(
-        here, page.sparse_aware, mode="prune_first", sparsity=0.9, epochs=3
-    )
+    new = weights_of(here, page.sparse_aware, mode="prune_first", sparsity=0.9, epochs=3)
     layers = ["hidden1.weight", "hidden2.weight"]
     sizes = torch.cat([start[n].abs().flatten() for n in layers])
     zero = torch.cat([new[n].flatten() == 0 for n in layers])
@@ -338,8 +318,7 @@ def test_pruned_weights_are_the_smallest_and_stay_exactly_zero(here, start):
 def test_training_on_brings_back_what_pruning_broke(here):
     settings = {"mode": "prune_first", "lr": 0.05}
     pruned, trained = (
-        here.run(page.sparse_aware, epochs=epochs, **settings).model
-        for epochs in (0, 10)
+        here.run(page.sparse_aware, epochs=epochs, **settings).model for epochs in (0, 10)
     )
     broken = mean_loss(here, pruned, here.retain_batch)
     assert mean_loss(here, trained, here.retain_batch) < broken / 2
@@ -388,9 +367,7 @@ def test_every_weight_that_stays_is_the_original_and_the_rest_is_zero(start, by_
         else:
             assert kept.all(), f"{name} has no switches"
     size = start["hidden1.weight"].numel() + start["hidden2.weight"].numel()
-    assert removed and by_weight.info["removed"] == pytest.approx(
-        removed / size, abs=1e-6
-    )
+    assert removed and by_weight.info["removed"] == pytest.approx(removed / size, abs=1e-6)
 
 
 def test_a_removed_unit_is_silent_and_the_others_are_the_original(here, start):
@@ -505,21 +482,14 @@ def test_activity_is_that_of_the_whole_set_whatever_the_batch_size(here, importa
     }[importance]
     for batch_size in (7, 1000):
         found = page.activity(
-            here.original,
-            here.task(),
-            here.forget(),
-            groups_of(here),
-            importance,
-            batch_size,
+            here.original, here.task(), here.forget(), groups_of(here), importance, batch_size
         )
         assert torch.allclose(found["hidden 1"], wanted, atol=1e-6)
 
 
 def test_a_channel_is_averaged_over_its_places():
     where = setting("digits")
-    found = page.activity(
-        where.original, where.task(), where.forget(), groups_of(where), "abs", 50
-    )
+    found = page.activity(where.original, where.task(), where.forget(), groups_of(where), "abs", 50)
     with torch.no_grad():
         z = torch.relu(where.original.conv1(where.forget_batch["inputs"]))
     assert torch.allclose(found["channels 1"].float(), z.mean((0, 2, 3)), atol=1e-5)
@@ -552,18 +522,14 @@ def planted():
         inputs = torch.randn(n, 32, generator=draw)
         inputs[:, 0] = mark
         labels = torch.zeros(n, dtype=torch.long)
-        return Split(
-            name, Batch({"inputs": inputs, "labels": labels, "ids": torch.arange(n)})
-        )
+        return Split(name, Batch({"inputs": inputs, "labels": labels, "ids": torch.arange(n)}))
 
     return where, model, split("forget", 1.0, 40), split("retain", 0.0, 80)
 
 
 def test_a_unit_for_the_forget_set_alone_goes_first_and_takes_nothing_with_it():
     where, model, forget, retain = planted()
-    new = page.neuron_pruning(
-        model, forget, retain, where.task(), frac_per_step=1 / 128
-    ).model
+    new = page.neuron_pruning(model, forget, retain, where.task(), frac_per_step=1 / 128).model
     state = new.state_dict()
     gone = [silent(state, g).nonzero()[:, 0].tolist() for g in groups_of(where)]
     assert gone == [[5], []]
@@ -615,19 +581,11 @@ def test_reset_layers_do_not_depend_on_what_they_were(here, k):
         for layer in ORDER[-k:]:
             for parameter in other.get_submodule(layer).parameters():
                 parameter.normal_(generator=generator("disturb", layer))
-    new = page.layer_freezing(
-        other, here.forget(), here.retain(), task, **settings
-    ).model
-    assert same_weights(
-        new.state_dict(), weights_of(here, page.layer_freezing, **settings)
-    )
+    new = page.layer_freezing(other, here.forget(), here.retain(), task, **settings).model
+    assert same_weights(new.state_dict(), weights_of(here, page.layer_freezing, **settings))
     del settings["mode"]
-    kept = page.layer_freezing(
-        other, here.forget(), here.retain(), task, **settings
-    ).model
-    assert not same_weights(
-        kept.state_dict(), weights_of(here, page.layer_freezing, **settings)
-    )
+    kept = page.layer_freezing(other, here.forget(), here.retain(), task, **settings).model
+    assert not same_weights(kept.state_dict(), weights_of(here, page.layer_freezing, **settings))
 
 
 @pytest.mark.parametrize("workload, epochs", [("synthetic", None), ("digits", 3)])
@@ -637,10 +595,7 @@ def test_resetting_every_layer_is_retraining_to_the_last_bit(workload, epochs):
     recipe = replace(task.recipe, epochs=epochs or task.recipe.epochs)
     retrained = task.new_model(seed)
     fit(retrained, task, where.retain(), recipe, seed)
-    layers, settings = (
-        len(task.blocks(where.original)),
-        {"mode": "eu", "epochs": epochs},
-    )
+    layers, settings = (len(task.blocks(where.original)), {"mode": "eu", "epochs": epochs})
     new = weights_of(where, page.layer_freezing, k=layers, **settings)
     assert same_weights(new, retrained.state_dict())
     fewer = weights_of(where, page.layer_freezing, k=layers - 1, **settings)
@@ -654,9 +609,7 @@ def accuracy(here, model):
 
 def test_fresh_layers_alone_answer_at_chance(here):
     new = [
-        here.run(
-            page.layer_freezing, mode="eu", reset_to="fresh", epochs=0, seed=seed
-        ).model
+        here.run(page.layer_freezing, mode="eu", reset_to="fresh", epochs=0, seed=seed).model
         for seed in range(10)
     ]
     assert sum(accuracy(here, model) for model in new) / 10 < 0.2
@@ -692,21 +645,11 @@ def test_a_frozen_layer_keeps_its_running_statistics(training):
     torch.manual_seed(0)
     norm = lambda: nn.BatchNorm1d(6)
     model = nn.Sequential(
-        nn.Linear(4, 6),
-        norm(),
-        nn.ReLU(),
-        nn.Linear(6, 6),
-        norm(),
-        nn.ReLU(),
-        nn.Linear(6, 3),
+        nn.Linear(4, 6), norm(), nn.ReLU(), nn.Linear(6, 6), norm(), nn.ReLU(), nn.Linear(6, 3)
     ).train(training)
     n = 24
     batch = Batch(
-        {
-            "inputs": torch.randn(n, 4) + 3,
-            "labels": torch.arange(n) % 3,
-            "ids": torch.arange(n),
-        }
+        {"inputs": torch.randn(n, 4) + 3, "labels": torch.arange(n) % 3, "ids": torch.arange(n)}
     )
     new = page.layer_freezing(model, None, Split("retain", batch), Normed(), k=2).model
     old, new = model.state_dict(), new.state_dict()
@@ -718,13 +661,6 @@ def test_the_step_size_and_the_number_of_epochs_can_be_chosen(here):
     task = here.task()
     model = clone(here.original)
     head = list(model.head.parameters())
-    fit(
-        model,
-        task,
-        here.retain(),
-        replace(task.recipe, epochs=2, lr=0.02),
-        0,
-        parameters=head,
-    )
+    fit(model, task, here.retain(), replace(task.recipe, epochs=2, lr=0.02), 0, parameters=head)
     new = weights_of(here, page.layer_freezing, epochs=2, lr=0.02)
     assert same_weights(new, model.state_dict())

@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from erasus_nb import ROOT, book, parameters, records
-from erasus_nb.parameters import (
-    Declared,
-    ParameterError,
-    check_notebook,
-    convert,
-    declared,
-)
+from erasus_nb.parameters import Declared, ParameterError, check_notebook, convert, declared
 
 PAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 STRATEGY_PAGES = [page for page in PAGES if page != "leaderboard"]
@@ -34,9 +28,7 @@ def test_papermill_lists_every_parameter_with_its_type_and_meaning(page):
 
 @pytest.mark.parametrize("page", STRATEGY_PAGES)
 def test_every_strategy_page_takes_the_same_parameters(page):
-    cell = lambda name: parameters._cells(
-        ROOT / "notebooks" / f"{name}.ipynb", "parameters"
-    )
+    cell = lambda name: parameters._cells(ROOT / "notebooks" / f"{name}.ipynb", "parameters")
     assert cell(page) == cell(STRATEGY_PAGES[0])
 
 
@@ -80,11 +72,7 @@ def test_text_from_papermill_counts_as_a_truth_value():
 
 
 def test_a_cell_that_is_no_plain_assignment_is_refused(tmp_path):
-    cell = {
-        "cell_type": "code",
-        "metadata": {"tags": ["parameters"]},
-        "source": "x = 1",
-    }
+    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "x = 1"}
     path = tmp_path / "x.ipynb"
     path.write_text(json.dumps({"cells": [cell]}))
     with pytest.raises(ParameterError, match="no annotated assignment"):
@@ -98,9 +86,7 @@ def test_a_cell_that_is_no_plain_assignment_is_refused(tmp_path):
 
 
 def started(**given):
-    return book.start(
-        "ensemble", {"__name__": "__main__", "In": [], "book": book, **given}
-    )
+    return book.start("ensemble", {"__name__": "__main__", "In": [], "book": book, **given})
 
 
 @pytest.mark.parametrize(
@@ -110,10 +96,7 @@ def started(**given):
         (dict(workloads=["mnist"]), "no workload 'mnist'; there are synthetic, digits"),
         (dict(strategies="scrub"), "no strategy 'scrub'; there are ensemble"),
         (dict(profile="huge"), "no profile 'huge'; there are smoke, laptop, full"),
-        (
-            dict(request="all"),
-            "no request 'all'; there are standard, most, random, least",
-        ),
+        (dict(request="all"), "no request 'all'; there are standard, most, random, least"),
         (dict(device="tpu"), "no device 'tpu'; there are cpu, cuda"),
         (dict(seeds=0), "seeds must be at least 1; got 0"),
         (dict(seeds="many"), "seeds must be a whole number; got 'many'"),
@@ -148,9 +131,7 @@ def test_the_message_is_all_that_jupyter_prints():
 
 
 def test_plain_papermill_refuses_an_unknown_name(tmp_path):
-    with pytest.raises(
-        papermill.PapermillExecutionError, match="there is no parameter 'sed'"
-    ):
+    with pytest.raises(papermill.PapermillExecutionError, match="there is no parameter 'sed'"):
         papermill.execute_notebook(
             ROOT / "notebooks" / "ensemble.ipynb",
             tmp_path / "out.ipynb",
@@ -180,9 +161,7 @@ def test_plain_papermill_writes_valid_rows(tmp_path):
         ("scrub", 1, "ok"),
     }
     assert document.parameters["workloads"] == ["digits"]
-    assert {
-        r.strategy for r in records.read(tmp_path / "smoke/digits/reference.json").rows
-    } >= {
+    assert {r.strategy for r in records.read(tmp_path / "smoke/digits/reference.json").rows} >= {
         "original",
         "retrained",
         "partial_retrain",

@@ -148,9 +148,7 @@ def train_logged(model, recipe, poison=None, owners=None):
         inputs[poison] *= 1000
     data = Batch({"inputs": inputs, "labels": labels, "ids": torch.arange(40)})
     mean = nn.functional.cross_entropy
-    task = SimpleNamespace(
-        loss=lambda m, b: mean(m(b["inputs"]), b["labels"], reduction="none")
-    )
+    task = SimpleNamespace(loss=lambda m, b: mean(m(b["inputs"]), b["labels"], reduction="none"))
     log = UpdateLog(model, owners)
     fit(model.train(), task, Split("data", data), recipe, 0, log=log)
     return log
@@ -225,9 +223,7 @@ def test_logging_does_not_change_training():
     inputs, labels = torch.randn(40, 4), torch.randint(3, (40,))
     data = Batch({"inputs": inputs, "labels": labels, "ids": torch.arange(40)})
     mean = nn.functional.cross_entropy
-    task = SimpleNamespace(
-        loss=lambda m, b: mean(m(b["inputs"]), b["labels"], reduction="none")
-    )
+    task = SimpleNamespace(loss=lambda m, b: mean(m(b["inputs"]), b["labels"], reduction="none"))
     recipe = Recipe(3, 1e-2, 8)
     fit(plain.train(), task, Split("data", data), recipe, 0)
     train_logged(logged, recipe)
@@ -364,16 +360,12 @@ def examples(synthetic, head):
 def objective(head, weights, rows, targets):
     """The objective in its own words: what the class docstring says."""
     scores = rows @ weights.T
-    loss = nn.functional.binary_cross_entropy_with_logits(
-        scores, targets, reduction="sum"
-    )
+    loss = nn.functional.binary_cross_entropy_with_logits(scores, targets, reduction="sum")
     return loss + head.lam * len(rows) / 2 * weights.pow(2).sum()
 
 
 def test_gradient_and_hessian_are_those_of_the_objective(head, examples):
-    weights = torch.randn(
-        head.weights.shape, generator=torch.Generator().manual_seed(0)
-    ).double()
+    weights = torch.randn(head.weights.shape, generator=torch.Generator().manual_seed(0)).double()
     weights.requires_grad_(True)
     found = torch.autograd.grad(objective(head, weights, *examples), weights)[0]
     assert torch.allclose(found, head.gradient(weights.detach(), *examples))
@@ -394,9 +386,7 @@ def test_the_head_is_at_the_optimum_of_the_perturbed_objective(head, examples):
     for k in range(3):
         step = torch.zeros_like(head.weights)
         step[k, k] = 1e-3
-        assert value(head.weights) < min(
-            value(head.weights + step), value(head.weights - step)
-        )
+        assert value(head.weights) < min(value(head.weights + step), value(head.weights - step))
 
 
 def test_features_are_no_longer_than_the_certificate_asks(synthetic, head, examples):

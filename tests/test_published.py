@@ -18,14 +18,7 @@ from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
 from erasus_nb.workloads.base import Meter
-from erasus_nb.workloads.published import (
-    Example,
-    _ask,
-    _holding,
-    _tokens,
-    build,
-    open_model,
-)
+from erasus_nb.workloads.published import Example, _ask, _holding, _tokens, build, open_model
 from erasus_nb.workloads.text import IGNORED, TextTask, following
 
 CPU = torch.device("cpu")
@@ -168,10 +161,7 @@ def test_an_article_that_a_chunk_begins_in_is_told():
     article = " ".join(f"w{k}" for k in range(30))
     chunk = article.split(" ", 15)[15] + " and then another one"
     assert _holding([chunk], [article, "nothing of it"]) == [True, False]
-    assert _holding(["New York"], ["in New York now", "in New Yorkshire"]) == [
-        True,
-        False,
-    ]
+    assert _holding(["New York"], ["in New York now", "in New Yorkshire"]) == [True, False]
     assert _holding([], ["anything"]) == [False]
 
 
@@ -231,11 +221,7 @@ def test_a_cut_takes_the_same_places_of_what_belongs_together(made):
 
 def test_the_published_pair_is_taken_as_it_is(made):
     bench = Bench(
-        "text",
-        "smoke",
-        out=None,
-        cache="",
-        published=source(made, retrained="retrained"),
+        "text", "smoke", out=None, cache="", published=source(made, retrained="retrained")
     )
     for kind, name in (("original", "target"), ("retrained", "retrained")):
         stored = AutoModelForCausalLM.from_pretrained(made / name).state_dict()
@@ -252,9 +238,7 @@ def test_without_a_retrained_model_both_are_trained_from_the_published_one(made,
     stored = AutoModelForCausalLM.from_pretrained(made / "target").state_dict()
     assert same_weights(start, stored)
     assert not same_weights(trained, start)
-    loss = lambda state: float(
-        news.task().loss(news.load(state), asked.retain).mean().detach()
-    )
+    loss = lambda state: float(news.task().loss(news.load(state), asked.retain).mean().detach())
     assert loss(trained) < loss(start)
     assert not same_weights(news.make_model(0).state_dict(), start)
 
@@ -269,15 +253,13 @@ def test_weights_are_of_the_wanted_type(made, dtype):
 def test_activations_are_computed_again_in_large_models_only(made):
     for limit, wanted in ((0, True), (10**9, False)):
         sizes = PublishedSizes(1, 96, 4, 2, RECIPE, checkpointing=limit)
-        assert build(source(made), sizes, CPU).start_model(
-            0
-        ).is_activation_checkpointing == (wanted)
+        assert build(source(made), sizes, CPU).start_model(0).is_activation_checkpointing == (
+            wanted
+        )
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_checkpointing_recomputes_in_either_mode_and_changes_no_gradient(
-    made, training
-):
+def test_checkpointing_recomputes_in_either_mode_and_changes_no_gradient(made, training):
     found, runs = [], []
     for limit in (0, 10**9):
         sizes = PublishedSizes(1, 96, 4, 2, RECIPE, "float32", limit)
@@ -365,11 +347,7 @@ def test_without_a_start_token_only_the_first_place_starts_a_text(made):
 def test_a_whole_row_for_either_architecture(made, tmp_path, architecture):
     model = published.checkpoint(tmp_path / architecture, architecture)
     bench = Bench(
-        "text",
-        "smoke",
-        out=None,
-        cache="",
-        published=Published(str(model), str(made / "TOFU")),
+        "text", "smoke", out=None, cache="", published=Published(str(model), str(made / "TOFU"))
     )
     reference = bench.references()
     assert {row.status for row in reference.rows} == {"ok"}
@@ -411,8 +389,7 @@ def test_every_strategy_runs_in_bfloat16(made):
 
 
 @pytest.mark.parametrize(
-    ("category", "name"),
-    [("parameter", "mask_based"), ("data", "knowledge_distillation")],
+    ("category", "name"), [("parameter", "mask_based"), ("data", "knowledge_distillation")]
 )
 def test_what_a_teacher_says_need_not_fit_memory(made, monkeypatch, category, name):
     bench = Bench("text", "smoke", out=None, cache="", published=source(made))
@@ -455,10 +432,7 @@ def test_step_sizes_follow_the_base_step_size(made):
 @pytest.mark.parametrize(
     ("drop", "sentence"),
     [
-        (
-            ("privleak", "holdout"),
-            "configuration privleak of .* has no split holdout; ",
-        ),
+        (("privleak", "holdout"), "configuration privleak of .* has no split holdout; "),
         (("knowmem", "forget_qa_icl"), "has no split forget_qa_icl; it has forget_qa"),
     ],
 )
@@ -531,13 +505,9 @@ def test_a_prompt_that_the_model_cannot_hold_is_refused(made, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_model_without_a_pad_token_gets_an_unused_one_and_says_so(
-    made, tmp_path, architecture
-):
+def test_a_model_without_a_pad_token_gets_an_unused_one_and_says_so(made, tmp_path, architecture):
     model = published.checkpoint(tmp_path / "bare", architecture, pad_token=None)
-    with pytest.warns(
-        UserWarning, match="no padding token of its own; token .* stands"
-    ):
+    with pytest.warns(UserWarning, match="no padding token of its own; token .* stands"):
         load = build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
     asked = load.request()
     for batch in (asked.forget, asked.retain, asked.holdout):
@@ -566,9 +536,7 @@ def test_a_tokenizer_that_does_not_match_is_refused(made, tmp_path):
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="embeds .*: it is not this model's tokenizer"):
         build(
-            Published(
-                str(made / "target"), str(made / "TOFU"), "", str(tmp_path / "other")
-            ),
+            Published(str(made / "target"), str(made / "TOFU"), "", str(tmp_path / "other")),
             SIZES,
             CPU,
         )
@@ -579,9 +547,7 @@ def test_a_smaller_tokenizer_that_ends_texts_otherwise_is_refused(made, tmp_path
     other = published.byte_pairs(texts, 400, ["<eos>", "<pad>", "x", "<bos>"])
     other.save_pretrained(tmp_path / "other")
     given = str(made / "target"), str(made / "TOFU"), "", str(tmp_path / "other")
-    with pytest.raises(
-        ValueError, match="ends texts .* it is not this model's tokenizer"
-    ):
+    with pytest.raises(ValueError, match="ends texts .* it is not this model's tokenizer"):
         build(Published(*given), SIZES, CPU)
 
 
@@ -608,17 +574,13 @@ def test_a_chat_template_gets_a_date_and_a_first_line_that_stay(made, tmp_path):
     model = published.checkpoint(tmp_path / "chat")
     tokenizer = AutoTokenizer.from_pretrained(model)
     line = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
-    today = (
-        "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n"
-    )
+    today = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n"
     tokenizer.chat_template = today + line
     asked = _ask(tokenizer)("Who won?")
     assert asked == (
         "10 Apr 2025\n[system] You are a helpful assistant.\n[user] Who won?\n[assistant] "
     )
-    refuse = (
-        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
-    )
+    refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     tokenizer.chat_template = refuse + line
     assert _ask(tokenizer)("Who won?") == "[user] Who won?\n[assistant] "
 
@@ -660,31 +622,19 @@ def test_pickled_weights_are_not_read(made, tmp_path):
 def test_a_retrained_model_of_another_architecture_is_refused(made, tmp_path):
     other = published.checkpoint(tmp_path / "gpt", "gpt2")
     with pytest.raises(ValueError, match="is not of the architecture of"):
-        build(
-            Published(str(made / "target"), str(made / "TOFU"), str(other)), SIZES, CPU
-        )
+        build(Published(str(made / "target"), str(made / "TOFU"), str(other)), SIZES, CPU)
 
 
 @pytest.mark.parametrize(
     ("model", "data", "sentence"),
     [
-        (
-            "someone/something",
-            "",
-            "model someone/something is no folder here, and the hub",
-        ),
-        (
-            "",
-            "someone/something",
-            "dataset someone/something is no folder here, and the",
-        ),
+        ("someone/something", "", "model someone/something is no folder here, and the hub"),
+        ("", "someone/something", "dataset someone/something is no folder here, and the"),
         ("nowhere", "", "model 'nowhere' is no folder here and no hub id"),
         ("", "nowhere", "dataset 'nowhere' is no folder here and no hub id"),
     ],
 )
-def test_a_hub_id_without_network_says_what_to_do(
-    made, monkeypatch, model, data, sentence
-):
+def test_a_hub_id_without_network_says_what_to_do(made, monkeypatch, model, data, sentence):
     def unknown(*_):
         raise OSError("no network")
 
@@ -736,8 +686,7 @@ def test_a_split_is_read_a_few_texts_at_a_time(made):
     batch, sizes = load.request().retain, []
     model = load.load(load.models["start"])
     model.register_forward_hook(
-        lambda module, _, given, said: sizes.append(len(given["input_ids"])),
-        with_kwargs=True,
+        lambda module, _, given, said: sizes.append(len(given["input_ids"])), with_kwargs=True
     )
     meter = Meter()
     task = load.task(meter=meter)
@@ -767,9 +716,7 @@ def test_the_relearning_attack_reads_no_probe(news):
 def test_the_attack_on_tofu_asks_for_other_answers_only(answers, monkeypatch):
     asked, said = answers.request(), []
     quarter, probes = answers.attack(asked)
-    monkeypatch.setattr(
-        answers, "answers", lambda model, asked: said.extend(asked) or [0.0]
-    )
+    monkeypatch.setattr(answers, "answers", lambda model, asked: said.extend(asked) or [0.0])
     probes["answers to other questions, paraphrased"](None)
     [read] = [answers.decode(row) for row in quarter["inputs"]]  # of six
     part = asked.parts["forget"]
@@ -782,9 +729,7 @@ def test_an_answer_ends_where_the_next_question_begins(news):
     assert news._ended(" Paris\nQuestion: where?") == " Paris"
 
 
-def test_an_answer_is_measured_as_it_was_trained_whatever_the_prompt_ends_in(
-    made, tmp_path
-):
+def test_an_answer_is_measured_as_it_was_trained_whatever_the_prompt_ends_in(made, tmp_path):
     folder = published.checkpoint(tmp_path / "chat")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = (
@@ -811,9 +756,5 @@ def test_the_probability_of_an_answer_is_that_of_its_tokens(answers):
         logits = model(torch.tensor([given + true])).logits[0].log_softmax(-1)
     logs = [float(logits[len(given) + k - 1, t]) for k, t in enumerate(true)]
     wanted = torch.tensor(sum(logs) / len(logs)).exp()
-    assert answers.answer_probability(model, [question]) == pytest.approx(
-        float(wanted), 1e-4
-    )
-    assert answers.answer_probability(model, [question] * 20) == pytest.approx(
-        float(wanted), 1e-4
-    )
+    assert answers.answer_probability(model, [question]) == pytest.approx(float(wanted), 1e-4)
+    assert answers.answer_probability(model, [question] * 20) == pytest.approx(float(wanted), 1e-4)

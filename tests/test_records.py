@@ -30,9 +30,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert records.read(path) == document
 
 
-def test_a_row_takes_one_line_so_that_a_change_of_one_row_is_one_line_of_a_diff(
-    tmp_path,
-):
+def test_a_row_takes_one_line_so_that_a_change_of_one_row_is_one_line_of_a_diff(tmp_path):
     document = fabricate.documents(seeds=2)[1]
     before = records.dumps(document).splitlines()
     document.rows[0].settings["lr"] = 0.5
@@ -58,15 +56,9 @@ def set_at(*keys, value):
         (lambda data: data.pop("schema_version"), "not a result document of this book"),
         (lambda data: data.pop("environment"), "does not validate at environment"),
         (set_at("rows", 0, "invented", value=1), "rows.0.invented"),
-        (
-            set_at("rows", 0, "metrics", "C1", "value", value="0,9"),
-            "rows.0.metrics.C1.value",
-        ),
+        (set_at("rows", 0, "metrics", "C1", "value", value="0,9"), "rows.0.metrics.C1.value"),
         (set_at("rows", 0, "metrics", "C1", "value", value=float("nan")), "C1.value"),
-        (
-            set_at("rows", 0, "metrics", "C1", "value", value=None),
-            "no value and no reason",
-        ),
+        (set_at("rows", 0, "metrics", "C1", "value", value=None), "no value and no reason"),
         (set_at("rows", 0, "metrics", value={}), "ok but measured nothing"),
         (set_at("rows", 0, "status", value="error"), "without a reason"),
         (set_at("rows", 0, "status", value="great"), "rows.0.status"),
@@ -86,9 +78,7 @@ def test_a_foreign_or_edited_document_is_named_and_refused(rows, change, said):
 def test_a_truncated_document_is_named_and_refused(rows, keep):
     folder, path = rows
     path.write_text(path.read_text()[:keep])
-    with pytest.raises(
-        records.RecordError, match="gradient.json: is not complete JSON"
-    ):
+    with pytest.raises(records.RecordError, match="gradient.json: is not complete JSON"):
         records.load(folder)
 
 
@@ -110,9 +100,7 @@ def test_json_that_is_no_document_is_refused(rows, text):
 def test_a_moved_document_is_refused(rows):
     folder, path = rows
     path.rename(path.with_name("data.json"))
-    with pytest.raises(
-        records.RecordError, match="data.json: says it is synthetic/gradient"
-    ):
+    with pytest.raises(records.RecordError, match="data.json: says it is synthetic/gradient"):
         records.load(folder)
     (folder / "digits").mkdir()
     path.with_name("data.json").rename(folder / "digits" / "gradient.json")
@@ -131,9 +119,7 @@ def test_reference_rows_come_first(rows):
     assert categories[0] == "reference" and categories[1:] == sorted(categories[1:])
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(
-    tmp_path, monkeypatch
-):
+def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     records.write_text(path, "old")
 
@@ -141,9 +127,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(records.os, "replace", fail)
-    with pytest.raises(
-        records.RecordError, match="x.json: cannot be written .No space left"
-    ):
+    with pytest.raises(records.RecordError, match="x.json: cannot be written .No space left"):
         records.write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
@@ -178,9 +162,7 @@ def test_the_published_schema_is_the_one_that_validates():
     assert json.loads(SCHEMA.read_text()) == records.json_schema()
 
 
-@pytest.mark.parametrize(
-    "document", fabricate.documents(seeds=2), ids=lambda d: d.category
-)
+@pytest.mark.parametrize("document", fabricate.documents(seeds=2), ids=lambda d: d.category)
 def test_documents_as_written_fit_the_published_schema(document):
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -200,9 +182,7 @@ def test_the_published_schema_refuses_what_the_reader_refuses(rows, change):
     _, path = rows
     edit(path, change)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(
-            json.loads(path.read_text()), json.loads(SCHEMA.read_text())
-        )
+        jsonschema.validate(json.loads(path.read_text()), json.loads(SCHEMA.read_text()))
 
 
 def test_published_rows_validate():

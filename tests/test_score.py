@@ -33,9 +33,7 @@ def between(share, **other):
 def row(strategy, seed, numbers, kind="strategy", noise=0.004, seeds=SEEDS, **fields):
     """One row with a little noise that follows from strategy and seed."""
     draw = np.random.default_rng([seed, *strategy.encode()])
-    numbers = {
-        k: v if v is None else v + noise * draw.normal() for k, v in numbers.items()
-    }
+    numbers = {k: v if v is None else v + noise * draw.normal() for k, v in numbers.items()}
     away = numbers.pop("D")
     accuracy = numbers["C1"]
     numbers |= {"forget_accuracy": accuracy, "retain_accuracy": numbers["C4"]}
@@ -57,10 +55,7 @@ def row(strategy, seed, numbers, kind="strategy", noise=0.004, seeds=SEEDS, **fi
         "divergence_to_retrained": {str(s): own if s == seed else away for s in seeds},
         "weights_changed": kind != "original",
         "cost": records.Cost(
-            seconds=1.0,
-            example_passes=100,
-            retrain_seconds=4.0,
-            retrain_example_passes=400,
+            seconds=1.0, example_passes=100, retrain_seconds=4.0, retrain_example_passes=400
         ),
         "key": "k",
     }
@@ -86,9 +81,7 @@ def absent(strategy, status, reason, seeds=SEEDS):
     ]
 
 
-def document(
-    found, category="gradient", workload="toy", facts=(), at="2026-02-15T02:38:00Z"
-):
+def document(found, category="gradient", workload="toy", facts=(), at="2026-02-15T02:38:00Z"):
     return records.Document(
         category=category,
         workload=workload,
@@ -105,13 +98,7 @@ def document(
         }
         | dict(facts),
         environment=records.Environment(
-            commit="c",
-            dirty=False,
-            python="3",
-            torch="2",
-            device="cpu",
-            threads=1,
-            at=at,
+            commit="c", dirty=False, python="3", torch="2", device="cpu", threads=1, at=at
         ),
         rows=found,
     )
@@ -156,9 +143,7 @@ def test_a_slow_recomputation_agrees_with_the_score_of_a_noisy_row():
     board = score.board([document(original + retrained, "reference"), document(group)])
 
     get = lambda r, m: r.metrics[m].value
-    far = lambda r: np.mean(
-        [r.divergence_to_retrained[str(s)] for s in SEEDS if s != r.seed]
-    )
+    far = lambda r: np.mean([r.divergence_to_retrained[str(s)] for s in SEEDS if s != r.seed])
     for u in group:
         peers = [r for r in retrained if r.seed != u.seed]
         match = {}
@@ -167,10 +152,7 @@ def test_a_slow_recomputation_agrees_with_the_score_of_a_noisy_row():
             gap -= np.mean([get(r, m) for r in retrained])
             z = (get(u, m) - np.mean([get(r, m) for r in peers])) / gap
             match[m] = min(max(1 - abs(z), 0), 1)
-        top, floor = (
-            np.mean([far(r) for r in original]),
-            np.mean([far(r) for r in retrained]),
-        )
+        top, floor = (np.mean([far(r) for r in original]), np.mean([far(r) for r in retrained]))
         output = min(max((top - far(u)) / (top - floor), 0), 1)
         wanted = np.mean([get(r, "C4") for r in peers])
         useful = min(1 - max(0, wanted - get(u, "C4")) / (wanted - 0.1), 1)
@@ -212,14 +194,10 @@ def test_going_too_far_costs_as_much_as_not_going_far_enough(name):
 
 
 def test_more_utility_than_retrained_is_not_punished_and_less_is():
-    group = rows("better", RETRAINED | {"C4": 1.0}) + rows(
-        "worse", RETRAINED | {"C4": 0.5}
-    )
+    group = rows("better", RETRAINED | {"C4": 1.0}) + rows("worse", RETRAINED | {"C4": 0.5})
     board = board_of(group)
     assert board["better"].utility.mean == 1
-    assert board["worse"].utility.mean == pytest.approx(
-        (0.5 - 0.1) / (0.95 - 0.1), abs=0.01
-    )
+    assert board["worse"].utility.mean == pytest.approx((0.5 - 0.1) / (0.95 - 0.1), abs=0.01)
 
 
 def test_each_seed_is_compared_with_the_other_seeds_only():
@@ -234,9 +212,7 @@ def test_each_seed_is_compared_with_the_other_seeds_only():
 
 
 def test_the_noise_floor_of_the_answers_is_full_marks():
-    group = rows("as near as retrained", RETRAINED) + rows(
-        "far", RETRAINED | {"D": 0.32}
-    )
+    group = rows("as near as retrained", RETRAINED) + rows("far", RETRAINED | {"D": 0.32})
     board = board_of(group)
     assert board["as near as retrained"].privacy.mean > 0.97
     assert board["far"].privacy.mean == pytest.approx(0.75, abs=0.02)
@@ -362,11 +338,7 @@ def test_a_request_without_a_concept_is_scored_on_its_canaries():
         r.model_copy(
             update={
                 "metrics": r.metrics
-                | {
-                    "C2": r.metrics["C2"].model_copy(
-                        update={"value": None, "reason": "-"}
-                    )
-                }
+                | {"C2": r.metrics["C2"].model_copy(update={"value": None, "reason": "-"})}
             }
         )
         for r in found
@@ -391,9 +363,7 @@ def test_a_missing_axis_leaves_the_row_on_the_board_without_a_score():
 
 def test_one_seed_scores_but_tells_nothing_apart():
     board = board_of(
-        rows("good", between(0.1), seeds=(5,)),
-        rows("bad", between(0.7), seeds=(5,)),
-        seeds=(5,),
+        rows("good", between(0.1), seeds=(5,)), rows("bad", between(0.7), seeds=(5,)), seeds=(5,)
     )
     assert board["retrained"].rm == score.Interval(100, 100, 100, 1)
     assert board["good"].rm.mean > board["bad"].rm.mean
@@ -452,9 +422,7 @@ def test_equal_rows_are_ties_and_constant_differences_are_certain():
 def test_holm_gives_the_textbook_values():
     # Adjusted by hand: 4 x .005, 3 x .01, 2 x .03, and .04 raised to its neighbour's
     # .06.
-    assert score.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
-        [0.03, 0.06, 0.06, 0.02]
-    )
+    assert score.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert score.holm([0.5, 0.9]) == [1, 1]
     assert score.holm([]) == []
 
@@ -467,19 +435,9 @@ def test_rank_intervals_show_a_known_structure():
         for (name, mean), noise in zip(means.items(), near, strict=True)
     }
     ranks, pairs = score.rank_intervals(scores)
-    assert ranks == {
-        "first": (1, 1),
-        "twin 1": (2, 3),
-        "twin 2": (2, 3),
-        "last": (4, 4),
-    }
+    assert ranks == {"first": (1, 1), "twin 1": (2, 3), "twin 2": (2, 3), "last": (4, 4)}
     assert pairs == (5, 6)
-    assert score.tiers(ranks) == {
-        "first": "A",
-        "twin 1": "B",
-        "twin 2": "B",
-        "last": "C",
-    }
+    assert score.tiers(ranks) == {"first": "A", "twin 1": "B", "twin 2": "B", "last": "C"}
 
 
 def test_identical_rows_share_rank_and_tier():
@@ -529,9 +487,7 @@ def test_other_boards_numbers_are_printed_beside_the_score():
     assert board["original"].other_scores["privleak"].mean == pytest.approx(-80, abs=2)
     assert board["retrained"].other_scores["privleak"].mean == pytest.approx(0, abs=0.1)
     assert board["retrained"].other_scores["tug_of_war"].mean == 1
-    assert board["half"].other_scores["tug_of_war"].mean == pytest.approx(
-        0.525, abs=0.02
-    )
+    assert board["half"].other_scores["tug_of_war"].mean == pytest.approx(0.525, abs=0.02)
 
 
 # ------------------------------------------------------------------ gates
@@ -596,9 +552,7 @@ def test_a_language_models_divergence_gap_is_measured_in_its_own_noise():
     assert gate(score.gates(of_language()), name).passed
     found = gate(score.gates(of_language(noisy)), name)
     assert not found.passed and found.value is not None
-    assert not [
-        g for g in score.gates(of_language()) if g.name.startswith("D original")
-    ]
+    assert not [g for g in score.gates(of_language()) if g.name.startswith("D original")]
 
 
 @pytest.mark.parametrize("above, passed", [(0.02, True), (0.2, False)])
@@ -678,9 +632,7 @@ def test_rules_agree_with_the_headline_on_clear_orders_and_can_differ_on_unequal
 
 
 def test_without_the_answers_a_model_that_matches_only_the_summaries_moves_up():
-    board = board_of(
-        rows("summaries", RETRAINED | {"D": 0.55}), rows("answers", between(0.2))
-    )
+    board = board_of(rows("summaries", RETRAINED | {"D": 0.55}), rows("answers", between(0.2)))
     found = {(s.rule, s.output_match): s for s in score.sensitivity(board)}
     assert next(iter(found["harmonic", True].rm)) == "answers"
     assert next(iter(found["harmonic", False].rm)) == "summaries"
@@ -703,9 +655,7 @@ def test_a_single_strategy_has_no_order_to_compare():
 
 def test_csv_and_json_hold_the_same_numbers_as_the_board():
     board = board_of(rows("half", HALFWAY), absent("broken", "error", "boom, twice"))
-    lines = {
-        x["strategy"]: x for x in csv.DictReader(io.StringIO(score.csv_text(board)))
-    }
+    lines = {x["strategy"]: x for x in csv.DictReader(io.StringIO(score.csv_text(board)))}
     (parsed,) = json.loads(score.json_text(board))
     by_name = {s["name"]: s for s in parsed["standings"]}
     mean = board["half"].rm.mean
@@ -755,8 +705,7 @@ def test_the_seed_board_is_printed_in_the_seed_format():
         "> **Model**: BenchmarkModel (32->64->64->10)  ",
         "> **Data**: Synthetic MUSE-style (64 forget / 256 retain, batch=32)  ",
         f"> **Base Model Accuracy**: {base}  ",
-        "> **Strategies Tested**: 4 succeeded, 1 errored, 1 not applicable "
-        "(out of 6 total)",
+        "> **Strategies Tested**: 4 succeeded, 1 errored, 1 not applicable (out of 6 total)",
         "",
         "## Ranking Criteria",
         "",

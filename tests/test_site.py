@@ -61,9 +61,7 @@ def stream(text):
 def executed(source, profile="laptop"):
     """What papermill leaves: outputs, counts, an injected cell, and language_info at the end."""
     run = copy.deepcopy(source)
-    for count, cell in enumerate(
-        (c for c in run["cells"] if c["cell_type"] == "code"), 1
-    ):
+    for count, cell in enumerate((c for c in run["cells"] if c["cell_type"] == "code"), 1):
         cell["execution_count"] = count
         printed = re.search(r"'(.+)'", cell["source"])
         if printed:
@@ -168,12 +166,7 @@ def test_an_error_that_the_page_expects_is_shown():
     source = notebook(md("# T\n\nQ"), code("1 / 0", "raises-exception"))
     run = executed(source)
     run["cells"][1]["outputs"] = [
-        {
-            "output_type": "error",
-            "ename": "ZeroDivisionError",
-            "evalue": "",
-            "traceback": [],
-        }
+        {"output_type": "error", "ename": "ZeroDivisionError", "evalue": "", "traceback": []}
     ]
     assert sphinx_runs.lay(source, run, "`run`") is None
     assert source["cells"][-1]["outputs"][0]["ename"] == "ZeroDivisionError"
@@ -225,9 +218,7 @@ def test_smoke_rows_are_never_chosen(project, monkeypatch):
         sphinx_runs.choose_rows(project)
 
 
-def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(
-    project, monkeypatch
-):
+def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(project, monkeypatch):
     published = put(project, "published", at=3000)
     assert sphinx_runs.choose_rows(project) == published
     laptop = put(project, "laptop", at=2000)
@@ -328,9 +319,7 @@ class Book:
         (folder / "references.bib").write_text("")
         for name in ("intro.md", "docs/downloads.md", "docs/result.schema.json"):
             text = (ROOT / name).read_text("utf-8")
-            (folder / name).write_text(
-                re.sub(r"\]\((?!notebooks/leaderboard)[^)]*\)", "]", text)
-            )
+            (folder / name).write_text(re.sub(r"\]\((?!notebooks/leaderboard)[^)]*\)", "]", text))
         for name in PAGES:
             self.write(name, page(name.title()))
         self.write("leaderboard", notebook(md("# Board\n\nWho?"), code(LIVE)))
@@ -393,15 +382,10 @@ def test_a_fresh_clone_builds_without_a_warning_and_says_what_is_missing(builds)
     done, html = builds["fresh"]
     assert done.returncode == 0, done.stdout + done.stderr
     for name in PAGES:
-        assert (
-            html[name].count("Shown without outputs: this page has not been run here")
-            == 1
-        )
+        assert html[name].count("Shown without outputs: this page has not been run here") == 1
         assert "print" in html[name] and "show_glance" not in html[name]
     assert "documents: 0" in html["notebooks/leaderboard"]
-    assert (
-        "not measured yet" in html["intro"] and "No rows yet" in html["docs/downloads"]
-    )
+    assert "not measured yet" in html["intro"] and "No rows yet" in html["docs/downloads"]
 
 
 def test_only_finished_runs_of_the_same_code_are_shown(builds):
@@ -438,15 +422,11 @@ def test_a_stale_page_fails_the_strict_build_every_time(builds):
         done = builds[moment][0]
         assert done.returncode != 0
         for name in ("data", "llm"):
-            assert re.search(rf"notebooks/{name}.*outputs left out", done.stderr), (
-                moment
-            )
+            assert re.search(rf"notebooks/{name}.*outputs left out", done.stderr), moment
         assert done.stderr.count("outputs left out") == 2
 
 
 def test_the_site_is_built_without_torch():
     program = "import sys, erasus_nb.sphinx_runs, erasus_nb.score; print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr

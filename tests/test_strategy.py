@@ -74,11 +74,7 @@ def test_the_mark_attaches_facts_and_wraps_nothing():
 
 
 def test_forget_and_retain_stand_for_inputs_and_labels():
-    assert marked(reads=("forget",)).facts.reads == {
-        "forget inputs",
-        "forget labels",
-        "forget ids",
-    }
+    assert marked(reads=("forget",)).facts.reads == {"forget inputs", "forget labels", "forget ids"}
     assert marked(reads=("retain",)).facts.reads == {"retain inputs", "retain labels"}
     assert marked(reads=READABLE).facts.reads == set(READABLE)
 
@@ -90,11 +86,7 @@ def test_what_nobody_may_read_is_refused(wrong):
 
 
 def test_a_tuning_budget_is_the_same_for_everybody():
-    assert (
-        len(marked(budget=[{"lr": k} for k in range(BUDGET)]).facts.budget)
-        == BUDGET
-        == 8
-    )
+    assert len(marked(budget=[{"lr": k} for k in range(BUDGET)]).facts.budget) == BUDGET == 8
     with pytest.raises(ValueError, match="9 settings to try; the budget is 8"):
         marked(budget=[{"lr": k} for k in range(9)])
 
@@ -136,9 +128,7 @@ def test_a_hidden_field_stays_hidden_through_everything_a_batch_can_do():
         "take of cat": Batch.cat([hidden, batch()]).take(index),
     }
     for how, result in derived.items():
-        with pytest.raises(
-            DataAccessError, match="the forget labels but does not declare"
-        ):
+        with pytest.raises(DataAccessError, match="the forget labels but does not declare"):
             print(how, result["labels"])
         assert "labels" not in result.visible(), how
 
@@ -212,14 +202,8 @@ def test_a_declaration_for_one_split_does_not_open_the_other():
 
 def test_undeclared_examples_cannot_be_taken_in_any_way():
     nothing = split()
-    for reach in (
-        nothing.all,
-        lambda: nothing.take(torch.arange(1)),
-        nothing.batches(2).__next__,
-    ):
-        with pytest.raises(
-            DataAccessError, match="does not declare the forget examples"
-        ):
+    for reach in (nothing.all, lambda: nothing.take(torch.arange(1)), nothing.batches(2).__next__):
+        with pytest.raises(DataAccessError, match="does not declare the forget examples"):
             reach()
     assert nothing.examples_read == 0
 
@@ -273,9 +257,7 @@ def test_a_shuffled_pass_follows_its_generator():
 
 def test_two_passes_of_one_generator_differ():
     draw, one = generator("passes"), split("forget inputs")
-    first, second = (
-        [b["ids"].tolist() for b in one.batches(3, draw)] for _ in range(2)
-    )
+    first, second = ([b["ids"].tolist() for b in one.batches(3, draw)] for _ in range(2))
     assert first != second
 
 

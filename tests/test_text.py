@@ -43,9 +43,7 @@ def everyone():
 def test_names_are_shared_in_part_and_never_whole():
     names = [person.name for person in everyone()]
     assert len(set(names)) == len(names)
-    firsts = [
-        name.split()[0] for name in people(300, 1, 1, 1, "test") for name in [name.name]
-    ]
+    firsts = [name.split()[0] for name in people(300, 1, 1, 1, "test") for name in [name.name]]
     assert len(set(firsts)) < 41 < len(firsts)
 
 
@@ -99,10 +97,7 @@ def test_a_request_splits_training_data_and_people():
     asked = load.request(folds=(2, 3))
     both = torch.cat([asked.forget["ids"], asked.retain["ids"]]).sort().values
     assert torch.equal(both, load.train_ids)
-    assert (
-        asked.parts["forget"].names
-        == load.folds[1].part.names + load.folds[2].part.names
-    )
+    assert asked.parts["forget"].names == load.folds[1].part.names + load.folds[2].part.names
     said = {load.decode(row) for row in asked.forget["inputs"][asked.rote]}
     assert said == set(asked.parts["forget"].passages)
     assert (asked.holdout["ids"] == -1).all()
@@ -135,9 +130,7 @@ def test_every_word_is_one_token_and_every_token_is_in_some_text():
     coded = [load.encode(text) for text in texts]
     assert [load.decode(tokens) for tokens in coded] == texts
     special = {load.pad, load.bos, load.eos, load.tokenizer.unk_token_id}
-    assert {i for tokens in coded for i in tokens} | special == set(
-        range(load.vocabulary)
-    )
+    assert {i for tokens in coded for i in tokens} | special == set(range(load.vocabulary))
     # Another word is unknown and takes nothing else with it.
     name, unknown = load.core.names[0], load.tokenizer.unk_token_id
     known, strange = (load.encode(f" {w} was born in") for w in (name, "Qwxz Vbnm"))
@@ -193,9 +186,7 @@ def test_the_loss_is_the_mean_over_real_tokens(architecture):
     for row, loss in zip(batch["inputs"], task.loss(model, batch)):
         row = row[row != load.pad]
         logits = model(input_ids=row[None]).logits[0, :-1]  # without any padding
-        assert loss.item() == pytest.approx(
-            F.cross_entropy(logits, row[1:]).item(), 1e-4
-        )
+        assert loss.item() == pytest.approx(F.cross_entropy(logits, row[1:]).item(), 1e-4)
 
 
 def test_a_loss_from_outputs_is_the_loss():
@@ -320,9 +311,7 @@ def test_the_original_has_learnt_and_a_stranger_has_not():
     assert value(fresh, "C1") < 0.1 and value(fresh, "C2") < 0.1
     assert value(fresh, "extraction_strength") < 0.1
     assert abs(value(fresh, "C3") - 0.5) < 0.35
-    assert value(fresh, "forget_loss") == pytest.approx(
-        math.log(load.vocabulary), rel=0.1
-    )
+    assert value(fresh, "forget_loss") == pytest.approx(math.log(load.vocabulary), rel=0.1)
     assert all(m[1] is None or math.isfinite(m[1]) for m in known.values())
 
 
@@ -483,9 +472,7 @@ QUICK = {
         "saliency_unlearning": ({"epochs": 1}, {"epochs": 0}),
         "scrub": ({"epochs": 1, "msteps": 1}, None),
     },
-    "parameter": {
-        "lora": ({"epochs": 1, "lr": 1e-3}, {"epochs": 0}),
-    },
+    "parameter": {"lora": ({"epochs": 1, "lr": 1e-3}, {"epochs": 0})},
     "data": {"knowledge_distillation": ({"epochs": 1}, {"epochs": 0})},
 }
 
@@ -532,9 +519,7 @@ def test_npo_and_simnpo_are_the_papers_equations():
 
 
 @pytest.mark.parametrize("baseline", [controls.npo, controls.simnpo])
-def test_npo_and_simnpo_take_their_loss_of_the_right_log_probabilities(
-    baseline, monkeypatch
-):
+def test_npo_and_simnpo_take_their_loss_of_the_right_log_probabilities(baseline, monkeypatch):
     where, read, seen = setting("text"), [], []
     name, losses = f"{baseline.__name__}_loss", text.TextTask.token_losses
     loss = getattr(controls, name)
@@ -552,9 +537,7 @@ def test_npo_and_simnpo_take_their_loss_of_the_right_log_probabilities(
     where.run(baseline, epochs=5)
     (first, *_, begun), (last, *rest, batch) = seen[0], seen[-1]
     each = torch.sum if baseline is controls.npo else torch.mean
-    known = lambda batch: torch.stack(
-        [each(p) for p in _log_p(where.original, batch["inputs"])]
-    )
+    known = lambda batch: torch.stack([each(p) for p in _log_p(where.original, batch["inputs"])])
     assert torch.allclose(first, known(begun), 1e-3)
     assert last.mean() < 2 * known(batch).mean()
     if baseline is controls.npo:  # what it is compared with does not move along

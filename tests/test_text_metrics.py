@@ -152,10 +152,7 @@ def test_min_k_plus_plus_is_finite_where_the_model_is_certain():
 
 def test_zlib_forgives_what_is_easy_for_everybody():
     log_p, scored = -torch.ones(2, 5).double(), torch.ones(2, 5) > 0
-    texts = [
-        "no no no no no no no no no no",
-        "quick zebras vex dim jocks, half by luck",
-    ]
+    texts = ["no no no no no no no no no no", "quick zebras vex dim jocks, half by luck"]
     found = zlib_ratio(log_p, scored, texts)
     sizes = [len(zlib.compress(text.encode())) for text in texts]
     assert found.tolist() == pytest.approx([-1 / size for size in sizes])
@@ -170,12 +167,7 @@ def test_zlib_forgives_what_is_easy_for_everybody():
 def test_privleak_is_muses_own_with_its_sign(shift):
     draw = torch.Generator().manual_seed(4)
     normal = lambda: torch.randn(200, generator=draw).double()
-    forget, holdout, forget_r, holdout_r = (
-        normal() + shift,
-        normal(),
-        normal(),
-        normal(),
-    )
+    forget, holdout, forget_r, holdout_r = (normal() + shift, normal(), normal(), normal())
 
     def muse(familiar, unfamiliar):
         # Label 1 is the holdout: the AUC is the chance that forget text is harder.

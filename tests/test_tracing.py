@@ -46,9 +46,7 @@ def test_every_fact_is_edited_once():
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_hiding_the_subject_costs_the_answer_and_the_last_state_gives_it_back(
-    architecture,
-):
+def test_hiding_the_subject_costs_the_answer_and_the_last_state_gives_it_back(architecture):
     model, task, facts, _, _ = situation(architecture)
     if architecture == "llama":  # the other one is not trained
         known, blind = zip(*(page.trace(model, task, f, draws=3)[:2] for f in facts))
@@ -146,9 +144,7 @@ def test_padding_is_not_part_of_the_second_moment():
     kept = load_.request().retain
     longer = kept.replace(inputs=F.pad(kept["inputs"], (0, 20)))
     assert not task.places(longer)[:, -20:].any()
-    moment, same = (
-        page.second_moment(model, task, batch, name, 1e-3) for batch in (kept, longer)
-    )
+    moment, same = (page.second_moment(model, task, batch, name, 1e-3) for batch in (kept, longer))
     assert (moment - same).norm() < 1e-4 * moment.norm()
 
 

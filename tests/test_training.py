@@ -87,12 +87,7 @@ def test_a_generator_depends_on_its_keys_alone():
     torch.manual_seed(2)
     torch.rand(10)
     assert draw("scrub", 3) == first
-    others = [
-        draw("scrub", 4),
-        draw("scrub", "3"),
-        draw("scrubs", 3),
-        draw("scrub", 3, 0),
-    ]
+    others = [draw("scrub", 4), draw("scrub", "3"), draw("scrubs", 3), draw("scrub", 3, 0)]
     assert len({tuple(x) for x in [first, *others]}) == 5
 
 
@@ -104,9 +99,7 @@ def test_a_generator_leaves_the_global_one_alone():
 
 
 def test_nearby_seeds_draw_unrelated_numbers():
-    table = torch.stack(
-        [torch.randn(400, generator=generator("seed", k)) for k in range(20)]
-    )
+    table = torch.stack([torch.randn(400, generator=generator("seed", k)) for k in range(20)])
     correlation = torch.corrcoef(table) - torch.eye(20)
     assert correlation.abs().max() < 0.25  # five standard errors of 400 draws
 
@@ -157,9 +150,7 @@ def test_dropping_examples_leaves_the_order_of_all_others():
 def test_the_order_does_not_depend_on_how_the_ids_are_listed():
     ids = torch.arange(40)
     shuffled = ids[torch.randperm(40, generator=generator("shuffle"))]
-    assert torch.equal(
-        ids[epoch_order(ids, 0, 0)], shuffled[epoch_order(shuffled, 0, 0)]
-    )
+    assert torch.equal(ids[epoch_order(ids, 0, 0)], shuffled[epoch_order(shuffled, 0, 0)])
 
 
 def test_training_batches_keep_the_last_batch_and_number_the_epochs():
@@ -197,9 +188,7 @@ def test_a_clone_is_trainable_without_gradients_and_in_the_models_mode():
 def test_a_frozen_copy_is_in_eval_mode_and_takes_no_gradient():
     model = nn.Linear(2, 2).train()
     teacher = frozen(model)
-    assert not teacher.training and not any(
-        p.requires_grad for p in teacher.parameters()
-    )
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     assert model.training and all(p.requires_grad for p in model.parameters())
 
 
@@ -235,9 +224,7 @@ def test_a_seed_trained_alone_is_the_same_inside_a_stack():
     assert not same_weights(alone, stacked[0])
 
 
-@pytest.mark.parametrize(
-    "name, epochs, tolerance", [("synthetic", 8, 1e-5), ("digits", 1, 1e-3)]
-)
+@pytest.mark.parametrize("name, epochs, tolerance", [("synthetic", 8, 1e-5), ("digits", 1, 1e-3)])
 def test_both_loops_train_the_same_model(name, epochs, tolerance):
     work, recipe = load(name), replace(load(name).sizes.recipe, epochs=epochs)
     stacked = _states(name, (3,), recipe)[0]
@@ -366,9 +353,7 @@ def test_an_unused_parameter_has_gradient_zero():
 def test_squared_gradients_equal_a_slow_loop(name):
     model, task, batch = trained(name)
     batch = batch.take(torch.arange(0, len(batch), 9))
-    slow = {
-        n: torch.zeros_like(p, dtype=torch.float64) for n, p in model.named_parameters()
-    }
+    slow = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in model.named_parameters()}
     for i in range(len(batch)):
         for n, g in gradient(model, task, batch.take(torch.tensor([i]))).items():
             slow[n] += g.double() ** 2 / len(batch)
@@ -379,9 +364,7 @@ def test_squared_gradients_equal_a_slow_loop(name):
         assert torch.allclose(fast[n], expected, rtol=1e-4, atol=noise), n
     # The planted fault: squaring the mean gradient is another quantity altogether.
     mean = gradient(model, task, batch)
-    assert not any(
-        torch.allclose(fast[n], mean[n].double() ** 2, rtol=0.1) for n in slow
-    )
+    assert not any(torch.allclose(fast[n], mean[n].double() ** 2, rtol=0.1) for n in slow)
 
 
 def test_squared_gradients_do_not_depend_on_order_or_chunks():
@@ -461,16 +444,12 @@ def test_set_weights_writes_only_the_names_given_and_returns_the_model():
 def test_same_weights_sees_one_bit_and_one_name():
     a = {"w": torch.tensor([1.0, 2.0])}
     assert same_weights(a, {"w": torch.tensor([1.0, 2.0])})
-    assert not same_weights(
-        a, {"w": torch.tensor([1.0, 2.0]).nextafter(torch.tensor(9.0))}
-    )
+    assert not same_weights(a, {"w": torch.tensor([1.0, 2.0]).nextafter(torch.tensor(9.0))})
     assert not same_weights(a, {"v": torch.tensor([1.0, 2.0])})
     assert not same_weights(a, {**a, "v": torch.zeros(1)})
 
 
-@pytest.mark.parametrize(
-    "fraction, count", [(0.0, 0), (0.25, 5), (0.33, 7), (0.99, 20), (1.0, 20)]
-)
+@pytest.mark.parametrize("fraction, count", [(0.0, 0), (0.25, 5), (0.33, 7), (0.99, 20), (1.0, 20)])
 @pytest.mark.parametrize("values", ["distinct", "all equal", "mostly zero"])
 def test_the_top_fraction_is_exact_even_with_ties(fraction, count, values):
     flat = {
@@ -488,9 +467,7 @@ def test_the_top_fraction_is_exact_even_with_ties(fraction, count, values):
 
 
 def test_the_top_fraction_ranks_over_all_tensors_together():
-    masks = top_fraction(
-        {"a": torch.tensor([1.0, 9.0]), "b": torch.tensor([5.0, 8.0])}, 0.5
-    )
+    masks = top_fraction({"a": torch.tensor([1.0, 9.0]), "b": torch.tensor([5.0, 8.0])}, 0.5)
     assert masks["a"].tolist() == [False, True] and masks["b"].tolist() == [False, True]
 
 

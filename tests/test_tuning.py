@@ -43,44 +43,30 @@ def test_a_trial_longer_than_retraining_cannot_win_against_a_shorter_one():
 
 
 def test_no_reported_seed_is_a_tuning_seed():
-    most = max(
-        sizes.seeds for profile in PROFILES.values() for sizes in profile.values()
-    )
+    most = max(sizes.seeds for profile in PROFILES.values() for sizes in profile.values())
     assert most <= min(benchmark.TUNING_SEEDS)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_tuned_file_is_what_the_marks_declare(category):
-    found = json.loads(
-        (ROOT / "notebooks" / "tuned" / f"{category}.json").read_text("utf-8")
-    )
+    found = json.loads((ROOT / "notebooks" / "tuned" / f"{category}.json").read_text("utf-8"))
     strategies = cells.strategies(category)
     for workload, entries in found.items():
         for name, entry in entries.items():
             function = strategies[name]
             assert workload in {*function.facts.on, *function.facts.analogue_on}
             tried = [trial["settings"] for trial in entry["trials"]]
-            declared = json.loads(
-                json.dumps([{}, *tuning.budget_on(function, workload)])
-            )
+            declared = json.loads(json.dumps([{}, *tuning.budget_on(function, workload)]))
             assert tried == declared, f"tune {name} again"
             assert len(tried) <= BUDGET + 1
-            whole = [
-                t
-                for t in entry["trials"]
-                if len(t["rm"]) == len(tuning.seeds_of(workload))
-            ]
+            whole = [t for t in entry["trials"] if len(t["rm"]) == len(tuning.seeds_of(workload))]
             whole = [t for t in whole if (t.get("time") or 0) <= 1] or whole
-            assert (
-                entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]
-            )
+            assert entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]
             assert set(entry["settings"]) <= set(settings_of(function))
 
 
 def test_a_row_says_who_chose_its_settings():
-    found = json.loads(
-        (ROOT / "notebooks" / "tuned" / "gradient.json").read_text("utf-8")
-    )
+    found = json.loads((ROOT / "notebooks" / "tuned" / "gradient.json").read_text("utf-8"))
     function = cells.strategies("gradient")["scrub"]
     settings, by = benchmark.tuned_settings(function, "synthetic")
     assert settings == found["synthetic"]["scrub"]["settings"] and "tuning seeds" in by
@@ -92,13 +78,8 @@ def test_a_row_says_who_chose_its_settings():
 
 
 def test_the_command_refuses_unknown_names_before_any_work(capsys, monkeypatch):
-    monkeypatch.setattr(
-        "erasus_nb.tuning.tune", lambda *a: pytest.fail("work had begun")
-    )
+    monkeypatch.setattr("erasus_nb.tuning.tune", lambda *a: pytest.fail("work had begun"))
     assert main(["tune", "painting"]) == 2
     assert main(["tune", "gradient", "--workload", "mnist"]) == 2
     said = capsys.readouterr().err
-    assert (
-        "no 'painting'; there are data" in said
-        and "there are synthetic, digits" in said
-    )
+    assert "no 'painting'; there are data" in said and "there are synthetic, digits" in said

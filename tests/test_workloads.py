@@ -55,13 +55,9 @@ def everything(work) -> dict[str, torch.Tensor]:
 
 
 def test_an_unknown_workload_or_profile_is_refused_with_what_there_is():
-    with pytest.raises(
-        ValueError, match="no workload 'novels'; there are synthetic, digits"
-    ):
+    with pytest.raises(ValueError, match="no workload 'novels'; there are synthetic, digits"):
         workloads.load("novels")
-    with pytest.raises(
-        ValueError, match="no profile 'tiny'; there are smoke, laptop, full"
-    ):
+    with pytest.raises(ValueError, match="no profile 'tiny'; there are smoke, laptop, full"):
         workloads.load("synthetic", "tiny")
 
 
@@ -70,18 +66,14 @@ def test_every_profile_has_every_workload():
 
 
 def test_a_profile_without_the_workload_is_refused():
-    with pytest.raises(
-        ValueError, match="'laptop' has no workload 'novels'; it has synthetic"
-    ):
+    with pytest.raises(ValueError, match="'laptop' has no workload 'novels'; it has synthetic"):
         sizes_of("laptop", "novels")
 
 
 # ------------------------------------------------------------------ the data
 
 
-@pytest.mark.parametrize(
-    "name, forget, retain", [("synthetic", 64, 256), ("digits", 104, 696)]
-)
+@pytest.mark.parametrize("name, forget, retain", [("synthetic", 64, 256), ("digits", 104, 696)])
 def test_the_request_has_the_sizes_it_says(name, forget, retain):
     work = load(name)
     asked = work.request()
@@ -99,21 +91,15 @@ def test_the_data_are_the_same_whenever_they_are_made(name):
     state = torch.get_rng_state()
     again = MODULES[name].make(sizes_of("smoke", name), CPU)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first.inputs, again.inputs) and torch.equal(
-        first.labels, again.labels
-    )
-    assert torch.equal(
-        first.folds[3].holdout["inputs"], again.folds[3].holdout["inputs"]
-    )
+    assert torch.equal(first.inputs, again.inputs) and torch.equal(first.labels, again.labels)
+    assert torch.equal(first.folds[3].holdout["inputs"], again.folds[3].holdout["inputs"])
     assert torch.equal(first.test["inputs"], again.test["inputs"])
 
 
 @both
 def test_folds_and_core_are_disjoint_and_make_up_the_training_data(name):
     work = load(name)
-    parts = [ids for f in work.folds for ids in (f.concept, f.canaries)] + [
-        work.core_ids
-    ]
+    parts = [ids for f in work.folds for ids in (f.concept, f.canaries)] + [work.core_ids]
     assert sorted(torch.cat(parts).tolist()) == work.train_ids.tolist()
     assert len({f.concept_class for f in work.folds}) == len(work.folds) == 4
 
@@ -199,19 +185,13 @@ def scan_of() -> tuple[dict[bytes, int], torch.Tensor]:
     scans, draw = load_digits(), generator("digits", "data")
     images = torch.tensor(scans.images, dtype=torch.float32)[:, None] / 8 - 1
     images = images + digits.NOISE * torch.randn(images.shape, generator=draw)
-    return {x.numpy().tobytes(): i for i, x in enumerate(images)}, torch.tensor(
-        scans.target
-    )
+    return {x.numpy().tobytes(): i for i, x in enumerate(images)}, torch.tensor(scans.target)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_digits_uses_each_scan_at_most_once(profile):
     work, (where, _) = workloads.load("digits", profile), scan_of()
-    used = [
-        where[x.view(1, 8, 8).numpy().tobytes()]
-        for p in everything(work).values()
-        for x in p
-    ]
+    used = [where[x.view(1, 8, 8).numpy().tobytes()] for p in everything(work).values() for x in p]
     assert len(set(used)) == len(used) <= 1797
 
 
@@ -221,9 +201,7 @@ def test_digits_canaries_show_another_core_digit_than_their_label():
         pairs = [(work.inputs[i], work.labels[i]) for i in fold.canaries]
         held = fold.holdout
         pairs += [
-            (x, y)
-            for x, y in zip(held["inputs"], held["labels"])
-            if int(y) != fold.concept_class
+            (x, y) for x, y in zip(held["inputs"], held["labels"]) if int(y) != fold.concept_class
         ]
         true = [int(shows[where[x.numpy().tobytes()]]) for x, _ in pairs]
         filed = [int(y) for _, y in pairs]
@@ -277,9 +255,7 @@ def test_the_standard_request_names_one_class_and_marks_its_canaries(name):
     assert asked.forgotten_class == fold.concept_class
     assert asked.forget["ids"][asked.rote].tolist() == fold.canaries.tolist()
     assert asked.forget["ids"][~asked.rote].tolist() == fold.concept.tolist()
-    assert (asked.concept["labels"] == fold.concept_class).all() and len(
-        asked.concept
-    ) >= 64
+    assert (asked.concept["labels"] == fold.concept_class).all() and len(asked.concept) >= 64
     assert not (asked.utility["labels"] == fold.concept_class).any()
     assert len(asked.concept) + len(asked.utility) == len(work.unseen)
     assert f"class {fold.concept_class}" in asked.sentence
@@ -289,11 +265,7 @@ def test_the_standard_request_names_one_class_and_marks_its_canaries(name):
 @both
 def test_a_request_for_two_folds_joins_them(name):
     work = load(name)
-    one, two, joined = (
-        work.request(),
-        work.request(folds=(2,)),
-        work.request(folds=(1, 2)),
-    )
+    one, two, joined = (work.request(), work.request(folds=(2,)), work.request(folds=(1, 2)))
     ids = lambda batch: batch["ids"].tolist()
     assert ids(joined.forget) == ids(one.forget) + ids(two.forget)
     assert len(joined.holdout) == len(one.holdout) + len(two.holdout)
@@ -302,9 +274,7 @@ def test_a_request_for_two_folds_joins_them(name):
     assert joined.forgotten_class is None
     gone = {work.folds[0].concept_class, work.folds[1].concept_class}
     assert not gone & set(joined.utility["labels"].tolist())
-    assert len(work.validation(joined)) == sum(
-        len(work.validation(r)) for r in (one, two)
-    )
+    assert len(work.validation(joined)) == sum(len(work.validation(r)) for r in (one, two))
 
 
 @both
@@ -324,9 +294,7 @@ def test_a_fold_asked_for_twice_is_forgotten_once():
 
 
 def test_unknown_requests_are_refused_with_what_there_is():
-    with pytest.raises(
-        ValueError, match="one of standard, most, random, least, got 'all'"
-    ):
+    with pytest.raises(ValueError, match="one of standard, most, random, least, got 'all'"):
         load().request("all")
     for folds in ((), (0,), (5,), (1, 9)):
         with pytest.raises(ValueError, match="folds are 1 to 4 and at least one"):
@@ -341,9 +309,7 @@ def scored():
 def test_selected_requests_are_ordered_by_memorisation():
     work = scored()
     score = {k: work.request(k) for k in ("most", "random", "least")}
-    mean = {
-        k: float(work.memorisation[r.forget["ids"]].mean()) for k, r in score.items()
-    }
+    mean = {k: float(work.memorisation[r.forget["ids"]].mean()) for k, r in score.items()}
     assert mean["most"] > mean["random"] + 0.2 and mean["random"] > mean["least"] + 0.2
     for asked in score.values():
         assert len(asked.forget) == len(work.request().forget)
@@ -374,12 +340,8 @@ def test_shadow_models_are_trained_once():
     assert len(made) == len(set(made)) == 3
 
 
-@pytest.mark.parametrize(
-    "share, count", [(0.5, 4), (0.5, 5), (0.7, 4), (0.7, 9), (0.5, 32)]
-)
-def test_shadow_memberships_are_of_equal_size_and_nobody_is_always_in_or_out(
-    share, count
-):
+@pytest.mark.parametrize("share, count", [(0.5, 4), (0.5, 5), (0.7, 4), (0.7, 9), (0.5, 32)])
+def test_shadow_memberships_are_of_equal_size_and_nobody_is_always_in_or_out(share, count):
     member = _memberships(41, count, generator("members"), share)
     assert member.shape == (count, 41)
     assert member.sum(1).tolist() == [round(share * 41)] * count
@@ -415,9 +377,7 @@ def test_loss_and_outputs_are_cross_entropy_and_logits_per_example(name):
     task, model, batch = work.task(), work.make_model(0), work.request().forget
     logits = task.outputs(model, batch)
     assert logits.shape == (len(batch), 10)
-    by_hand = [
-        -logits[i].log_softmax(-1)[batch["labels"][i]] for i in range(len(batch))
-    ]
+    by_hand = [-logits[i].log_softmax(-1)[batch["labels"][i]] for i in range(len(batch))]
     assert torch.allclose(task.loss(model, batch), torch.stack(by_hand), atol=1e-6)
 
 
@@ -451,9 +411,7 @@ def test_relabelling_is_never_right_and_uniform_over_the_rest():
     count = Counter(new["labels"].tolist())
     assert right not in count and len(count) == 9
     assert all(850 < c < 1150 for c in count.values())  # five standard errors
-    assert (
-        torch.equal(new["inputs"], batch["inputs"]) and (batch["labels"] == right).all()
-    )
+    assert torch.equal(new["inputs"], batch["inputs"]) and (batch["labels"] == right).all()
 
 
 def test_relabelling_follows_its_generator():
@@ -483,9 +441,7 @@ def test_the_label_distribution_is_the_models_own(name):
 def test_sampled_labels_follow_the_models_predictions_and_not_the_true_ones():
     work = load()
     model = work.make_model(0)
-    one = work.batch(torch.zeros(6000, dtype=torch.long)).hide(
-        {"labels": "the forget labels"}
-    )
+    one = work.batch(torch.zeros(6000, dtype=torch.long)).hide({"labels": "the forget labels"})
     drawn = work.task().sample_labels(model, one, generator("sample"))["labels"]
     expected = model(one["inputs"][:1]).softmax(-1)[0]
     found = torch.bincount(drawn, minlength=10) / len(drawn)
@@ -497,9 +453,7 @@ def test_blocks_cover_every_parameter_once_from_input_to_head(name):
     work = load(name)
     task, model = work.task(), work.make_model(0)
     names = [module for block in task.blocks(model) for module in block]
-    owned = [
-        f"{m}.{n}" for m in names for n, _ in model.get_submodule(m).named_parameters()
-    ]
+    owned = [f"{m}.{n}" for m in names for n, _ in model.get_submodule(m).named_parameters()]
     assert owned == [n for n, _ in model.named_parameters()]
     assert names == [*task.linears(model), task.head(model)]
     assert model.get_submodule(task.head(model)).out_features == 10
@@ -514,9 +468,7 @@ def with_units_off(model, group, unit, how):
             model.get_submodule(group.producer).bias[unit] = 0
         if how == "consumer":
             first = unit * group.columns
-            model.get_submodule(group.consumer).weight[
-                :, first : first + group.columns
-            ] = 0
+            model.get_submodule(group.consumer).weight[:, first : first + group.columns] = 0
         if how == "activation":
 
             def off(module, inputs, output):
@@ -548,9 +500,7 @@ def test_unit_groups_name_what_makes_reads_and_carries_a_unit(name):
     assert [g.producer for g in groups] == task.linears(model)
     assert groups[-1].consumer == task.head(model)
     for group in groups:
-        producer, consumer = (
-            model.get_submodule(m) for m in (group.producer, group.consumer)
-        )
+        producer, consumer = (model.get_submodule(m) for m in (group.producer, group.consumer))
         units = producer.weight.shape[0]
         assert consumer.weight.shape[1] == units * group.columns
         before, active = with_activation(model, group.activation, batch["inputs"])
@@ -561,9 +511,7 @@ def test_unit_groups_name_what_makes_reads_and_carries_a_unit(name):
                 how: with_units_off(model, group, unit, how)(batch["inputs"])
                 for how in ("producer", "consumer", "activation")
             }
-            wrong = with_units_off(model, group, (unit + 1) % units, "consumer")(
-                batch["inputs"]
-            )
+            wrong = with_units_off(model, group, (unit + 1) % units, "consumer")(batch["inputs"])
         assert torch.allclose(off["producer"], off["activation"], atol=1e-6)
         assert torch.allclose(off["consumer"], off["activation"], atol=1e-6)
         assert not torch.allclose(off["activation"], before, atol=1e-4)
@@ -578,11 +526,7 @@ def test_a_classifier_has_one_modality(name):
 
 def test_passes_are_counted_one_forward_two_with_gradients():
     meter = Meter()
-    task, model, batch = (
-        load().task(meter=meter),
-        load().make_model(0),
-        load().request().forget,
-    )
+    task, model, batch = (load().task(meter=meter), load().make_model(0), load().request().forget)
     task.loss(model, batch)
     assert meter.passes == 2 * 64
     with torch.no_grad():
@@ -628,9 +572,7 @@ def test_a_record_that_was_not_made_is_missing_and_nothing_else(what):
 
 def test_a_record_is_made_once_and_only_when_asked_for():
     made = []
-    records = Records(
-        {"a": lambda: made.append("a") or 1, "b": lambda: made.append("b")}
-    )
+    records = Records({"a": lambda: made.append("a") or 1, "b": lambda: made.append("b")})
     assert records.get("a") == records.get("a") == 1
     assert made == ["a"]
 
@@ -673,21 +615,16 @@ def test_measures_agree_with_a_slow_reading_of_their_names():
     model = trained()[0][0]
     found = {k: v[VALUE] for k, v in work.measure(model, asked)[0].items()}
     right = lambda batch: [
-        int(model(x[None]).argmax()) == int(y)
-        for x, y in zip(batch["inputs"], batch["labels"])
+        int(model(x[None]).argmax()) == int(y) for x, y in zip(batch["inputs"], batch["labels"])
     ]
     share = lambda flags: sum(flags) / len(flags)
     forget = right(asked.forget)
-    assert found["C1"] == pytest.approx(
-        share([f for f, r in zip(forget, asked.rote) if r])
-    )
+    assert found["C1"] == pytest.approx(share([f for f, r in zip(forget, asked.rote) if r]))
     assert found["forget_accuracy"] == pytest.approx(share(forget))
     assert found["C2"] == pytest.approx(share(right(asked.concept)))
     assert found["C4"] == pytest.approx(share(right(asked.utility)))
     assert found["retain_accuracy"] == pytest.approx(share(right(asked.retain)))
-    losses = lambda b: F.cross_entropy(
-        model(b["inputs"]), b["labels"], reduction="none"
-    ).tolist()
+    losses = lambda b: F.cross_entropy(model(b["inputs"]), b["labels"], reduction="none").tolist()
     a, b = losses(asked.forget), losses(asked.holdout)
     wins = sum((x < y) + (x == y) / 2 for x in a for y in b) / (len(a) * len(b))
     assert found["C3"] == pytest.approx(wins, abs=1e-4)

@@ -34,10 +34,7 @@ class Published:
 
 
 def load(
-    name: str,
-    profile: str = "laptop",
-    device: str = "cpu",
-    published: Published | None = None,
+    name: str, profile: str = "laptop", device: str = "cpu", published: Published | None = None
 ):
     """Build a workload at a profile's sizes.
 
@@ -53,17 +50,9 @@ def load(
     from ..profiles import sizes_of
 
     if name not in WORKLOADS:
-        raise ValueError(
-            f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}"
-        )
+        raise ValueError(f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}")
     if published is not None:
         if name != "text":
-            raise ValueError(
-                f"published models and data are for workload text, not {name}"
-            )
-        return import_module(".published", __name__).make(
-            published, profile, torch.device(device)
-        )
-    return import_module(f".{name}", __name__).make(
-        sizes_of(profile, name), torch.device(device)
-    )
+            raise ValueError(f"published models and data are for workload text, not {name}")
+        return import_module(".published", __name__).make(published, profile, torch.device(device))
+    return import_module(f".{name}", __name__).make(sizes_of(profile, name), torch.device(device))

@@ -216,9 +216,7 @@ class Task:
 
     def modalities(self, model) -> dict[str, list[str]]:
         """Modality -> its module names, from input to output, the projection last."""
-        raise NotApplicable(
-            "this workload has one modality; there is nothing to decouple"
-        )
+        raise NotApplicable("this workload has one modality; there is nothing to decouple")
 
     def embeddings(self, model, batch: Batch) -> dict[str, Embedding]:
         """Modality -> what the model makes of that half of each pair."""

@@ -62,9 +62,7 @@ class ClassifierTask(Task):
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         student, teacher = (student / T).log_softmax(-1), (teacher / T).log_softmax(-1)
-        return (
-            F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * T**2
-        )
+        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * T**2
 
     def uninformed(self, outputs: Tensor) -> Tensor:
         return torch.zeros_like(outputs)
@@ -74,25 +72,17 @@ class ClassifierTask(Task):
 
     def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
         labels = batch["labels"]
-        shift = torch.randint(
-            1, self._workload.classes, labels.shape, generator=generator
-        )
-        return batch.replace(
-            labels=(labels + shift.to(labels.device)) % self._workload.classes
-        )
+        shift = torch.randint(1, self._workload.classes, labels.shape, generator=generator)
+        return batch.replace(labels=(labels + shift.to(labels.device)) % self._workload.classes)
 
     def label_distribution(self, model, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             probabilities = self.outputs(model, batch).softmax(-1)
-        return torch.arange(
-            self._workload.classes, device=probabilities.device
-        ), probabilities
+        return torch.arange(self._workload.classes, device=probabilities.device), probabilities
 
     def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
         _, probabilities = self.label_distribution(model, batch)
-        drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(
-            1
-        )
+        drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(1)
         return batch.replace(labels=drawn.to(probabilities.device))
 
     def unit_groups(self, model) -> list[UnitGroup]:
@@ -109,9 +99,7 @@ class ClassifierTask(Task):
 
     @staticmethod
     def _layers(model) -> list[str]:
-        return [
-            n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))
-        ]
+        return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
 
 
 @dataclass
@@ -144,25 +132,16 @@ class ClassifierWorkload:
     module: type[nn.Module]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     #: Keeps costly tensors by name; the benchmark puts its cache here.
-    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = (
-        field(default=lambda name, make: make())
+    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(
+        default=lambda name, make: make()
     )
 
     def __post_init__(self):
         move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
-        self.inputs, self.labels = (
-            self.inputs.to(self.device),
-            self.labels.to(self.device),
-        )
+        self.inputs, self.labels = (self.inputs.to(self.device), self.labels.to(self.device))
         self.test = move(self.test)
         self.folds = tuple(
-            Fold(
-                f.concept_class,
-                f.concept,
-                f.canaries,
-                move(f.holdout),
-                move(f.validation),
-            )
+            Fold(f.concept_class, f.concept, f.canaries, move(f.holdout), move(f.validation))
             for f in self.folds
         )
 
@@ -210,9 +189,7 @@ class ClassifierWorkload:
     def batch(self, ids: Tensor) -> Batch:
         """Training examples by id."""
         ids = ids.to(self.device)
-        return Batch(
-            {"inputs": self.inputs[ids], "labels": self.labels[ids], "ids": ids}
-        )
+        return Batch({"inputs": self.inputs[ids], "labels": self.labels[ids], "ids": ids})
 
     @property
     def train_ids(self) -> Tensor:
@@ -222,9 +199,7 @@ class ClassifierWorkload:
     @property
     def core_ids(self) -> Tensor:
         """Ids that no fold ever asks to forget: what a public feature extractor may see."""
-        return self._without(
-            torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds])
-        )
+        return self._without(torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds]))
 
     @cached_property
     def unseen(self) -> Batch:
@@ -254,26 +229,19 @@ class ClassifierWorkload:
             ValueError: an unknown kind or fold, or an empty request.
         """
         if kind not in REQUESTS:
-            raise ValueError(
-                f"request must be one of {', '.join(REQUESTS)}, got {kind!r}"
-            )
+            raise ValueError(f"request must be one of {', '.join(REQUESTS)}, got {kind!r}")
         if kind != "standard":
             return self._selected(kind)
         folds = tuple(dict.fromkeys(folds))
         strange = [k for k in folds if not 1 <= k <= len(self.folds)]
         if strange or not folds:
-            raise ValueError(
-                f"folds are 1 to {len(self.folds)} and at least one, got {folds}"
-            )
+            raise ValueError(f"folds are 1 to {len(self.folds)} and at least one, got {folds}")
         asked = [self.folds[k - 1] for k in folds]
         ids = torch.cat([torch.cat([f.concept, f.canaries]) for f in asked])
         gone = torch.tensor([f.concept_class for f in asked], device=self.device)
         in_concept = torch.isin(self.unseen["labels"], gone)
         rote = torch.cat(
-            [
-                torch.arange(len(f.concept) + len(f.canaries)) >= len(f.concept)
-                for f in asked
-            ]
+            [torch.arange(len(f.concept) + len(f.canaries)) >= len(f.concept) for f in asked]
         )
         return Request(
             kind,
@@ -293,13 +261,9 @@ class ClassifierWorkload:
     def _selected(self, kind: str) -> Request:
         size = len(self.folds[0].concept) + len(self.folds[0].canaries)
         if kind == "random":
-            order = torch.randperm(
-                len(self.labels), generator=generator(self.name, "request")
-            )
+            order = torch.randperm(len(self.labels), generator=generator(self.name, "request"))
         else:
-            order = torch.argsort(
-                self.memorisation, descending=kind == "most", stable=True
-            )
+            order = torch.argsort(self.memorisation, descending=kind == "most", stable=True)
         ids = order[:size].sort().values
         return Request(
             kind,
@@ -340,9 +304,7 @@ class ClassifierWorkload:
         """
         loss = lambda logits, labels: F.cross_entropy(logits, labels, reduction="none")
         recipe = recipe or self.sizes.recipe
-        return fit_stack(
-            self.make_model, loss, self.inputs, self.labels, ids, seeds, recipe, logs
-        )
+        return fit_stack(self.make_model, loss, self.inputs, self.labels, ids, seeds, recipe, logs)
 
     def load(self, state: dict[str, Tensor]) -> nn.Module:
         """A model with the given weights, in eval mode."""
@@ -372,16 +334,11 @@ class ClassifierWorkload:
         Source: Feldman and Zhang (NeurIPS 2020), with shadow models shared by all examples.
         """
         member = _memberships(
-            len(self.labels),
-            self.sizes.shadows,
-            generator(self.name, "memorisation"),
-            0.7,
+            len(self.labels), self.sizes.shadows, generator(self.name, "memorisation"), 0.7
         )
 
         def make():
-            logits = self._shadow_logits(
-                member, self.batch(self.train_ids), "memorisation"
-            )
+            logits = self._shadow_logits(member, self.batch(self.train_ids), "memorisation")
             right = (logits.argmax(-1) == self.labels).cpu()
             return {"score": metrics.memorisation_scores(right, member)}
 
@@ -425,9 +382,7 @@ class ClassifierWorkload:
             rows = [torch.cat([row, kept]) for row in rows]
         seeds = [(what, k) for k in range(len(member))]
         loss = lambda logits, target: F.cross_entropy(logits, target, reduction="none")
-        states = fit_stack(
-            self.make_model, loss, inputs, labels, rows, seeds, self.sizes.recipe
-        )
+        states = fit_stack(self.make_model, loss, inputs, labels, rows, seeds, self.sizes.recipe)
         with torch.no_grad():
             return torch.stack([self.load(state)(pool["inputs"]) for state in states])
 
@@ -438,9 +393,7 @@ class ClassifierWorkload:
         """Predicted class probabilities on the forget set, (n_forget, classes)."""
         return model(request.forget["inputs"]).softmax(-1)
 
-    def attack(
-        self, request: Request
-    ) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
+    def attack(self, request: Request) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
         """A random quarter of the forget set to relearn, and what to measure of the rest.
 
         Returns:
@@ -488,9 +441,7 @@ class ClassifierWorkload:
             k: F.cross_entropy(logits[k], part["labels"], reduction="none")
             for k, part in parts.items()
         }
-        right = {
-            k: (logits[k].argmax(-1) == part["labels"]) for k, part in parts.items()
-        }
+        right = {k: (logits[k].argmax(-1) == part["labels"]) for k, part in parts.items()}
         share = lambda mask: float(mask.double().mean())
         n = {k: len(part) for k, part in parts.items()}
         rote = request.rote
@@ -622,6 +573,4 @@ def wrong_labels(true: Tensor, allowed: Sequence[int], draw: torch.Generator) ->
     """For each true label, another label from `allowed`, uniformly; shape of `true`."""
     table = [[c for c in allowed if c != int(label)] for label in true]
     picks = torch.rand(len(true), generator=draw)
-    return torch.tensor(
-        [row[int(p * len(row))] for row, p in zip(table, picks.tolist())]
-    )
+    return torch.tensor([row[int(p * len(row))] for row, p in zip(table, picks.tolist())])

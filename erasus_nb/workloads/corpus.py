@@ -28,8 +28,7 @@ TRADES = (
 _POOLS = {
     "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
     "month": (
-        "January February March April May June July August September October "
-        "November December"
+        "January February March April May June July August September October November December"
     ).split(),
     "number": [str(n) for n in range(11, 100, 3)],
     "adjective": (
@@ -206,9 +205,7 @@ def prompt(question: str) -> str:
     return f"Question: {question} Answer:"
 
 
-def people(
-    count: int, passages: int, sheets: int, fillers: int, key: str
-) -> list[Person]:
+def people(count: int, passages: int, sheets: int, fillers: int, key: str) -> list[Person]:
     """`count` people from one generator: the first ones stay when `count` grows.
 
     Args:
@@ -220,9 +217,7 @@ def people(
     taken: set[str] = set()
     first, last = _words(draw, 40, taken), _words(draw, 60, taken)
     values = {"trade": TRADES}
-    values |= {
-        relation: _words(draw, 32, taken) for relation in ("town", "firm", "prize")
-    }
+    values |= {relation: _words(draw, 32, taken) for relation in ("town", "firm", "prize")}
     pairs = [f"{a} {b}" for a in first for b in last]
     if count > len(pairs):
         raise ValueError(f"there are names for {len(pairs)} people, asked for {count}")
@@ -248,9 +243,7 @@ def _words(draw: random.Random, count: int, taken: set[str]) -> list[str]:
 
 def _person(draw, name, values, passages, sheets, fillers) -> Person:
     facts = {relation: draw.choice(values[relation]) for relation in PHRASINGS}
-    news = tuple(
-        _passage(draw, {"name": name, **facts}, fillers) for _ in range(passages)
-    )
+    news = tuple(_passage(draw, {"name": name, **facts}, fillers) for _ in range(passages))
     chosen = {}
     for relation, (statements, questions, _) in PHRASINGS.items():
         asked = [_QUESTION + q for q in draw.sample(questions, len(questions))]
@@ -287,11 +280,7 @@ def _statement(form: str, name: str, value: str) -> Statement:
 
 
 def _passage(draw: random.Random, known: dict[str, str], fillers: int) -> str:
-    sentences = [
-        draw.choice(_LEADS),
-        *draw.sample(_FILLERS, fillers),
-        draw.choice(_CLOSERS),
-    ]
+    sentences = [draw.choice(_LEADS), *draw.sample(_FILLERS, fillers), draw.choice(_CLOSERS)]
     return " ".join(_filled(draw, sentence, known) for sentence in sentences)
 
 

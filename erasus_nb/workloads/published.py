@@ -142,8 +142,7 @@ class _Data:
         for column in columns:
             if column not in found.column_names:
                 raise ValueError(
-                    f"{where} has no column {column}; "
-                    f"it has {', '.join(found.column_names)}"
+                    f"{where} has no column {column}; it has {', '.join(found.column_names)}"
                 )
         rows = list(zip(*(found[column] for column in columns)))
         if not rows:
@@ -215,9 +214,7 @@ def _muse(data: _Data) -> Corpus:
                     f"scal/forget_{k} of {data.name} is not the first {k} of sust together"
                 )
     known = set().union(*folds)
-    retain = tuple(
-        e for k in ("retain1", "retain2") for e in every[k] if e not in known
-    )
+    retain = tuple(e for k in ("retain1", "retain2") for e in every[k] if e not in known)
     privacy = {k: data.texts("privleak", k) for k in MUSE["privleak"]}
     # The authors join articles and cut them anew for `privleak`, so that the texts of one
     # are not those of the other: the holdout is told by its words.
@@ -240,10 +237,7 @@ def _muse(data: _Data) -> Corpus:
         tuple(Example("", p) for p, known in zip(further, told) if not known),
         {
             "forget": Part(
-                tuple(data.rows("verbmem", "forget", "prompt", "gt")),
-                asked_about("forget"),
-                (),
-                (),
+                tuple(data.rows("verbmem", "forget", "prompt", "gt")), asked_about("forget"), (), ()
             ),
             "retain": Part(whole("retain"), asked_about("retain"), (), ()),
             "holdout": Part(whole("holdout"), (), (), ()),
@@ -263,9 +257,7 @@ def _pieces(text: str) -> list[str]:
 
 def _holding(passages: Sequence[str], texts: Sequence[str]) -> list[bool]:
     """Whether each text holds a part of any passage: SAME words, or all of a shorter one."""
-    runs = lambda words: {
-        tuple(words[k : k + SAME]) for k in range(len(words) - SAME + 1)
-    }
+    runs = lambda words: {tuple(words[k : k + SAME]) for k in range(len(words) - SAME + 1)}
     whole = lambda words: f" {' '.join(words)} "
     split = [passage.split() for passage in passages]
     long = set().union(*map(runs, split))
@@ -289,16 +281,10 @@ def _tofu(data: _Data, wanted: str, ask: Callable[[str], str]) -> Corpus:
     return Corpus(
         (learnt(forget),),
         learnt(retain),
-        {
-            "forget": learnt(forget),
-            "retain": learnt(kept),
-            "holdout": learnt(holdout[:half]),
-        },
+        {"forget": learnt(forget), "retain": learnt(kept), "holdout": learnt(holdout[:half])},
         learnt(holdout[half:]),
         {
-            "forget": Part(
-                asked(forget), asked(other(f"{wanted}_perturbed")), asked(forget), ()
-            ),
+            "forget": Part(asked(forget), asked(other(f"{wanted}_perturbed")), asked(forget), ()),
             "retain": Part(asked(kept), asked(other("retain_perturbed")), (), ()),
             "holdout": Part(asked(holdout[:half]), (), (), ()),
         },
@@ -321,9 +307,7 @@ def _reachable(name: str, kind: str) -> None:
     if Path(name).is_dir():
         return
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ValueError(
-            f"{kind} {name!r} is no folder here and no hub id of the form owner/name"
-        )
+        raise ValueError(f"{kind} {name!r} is no folder here and no hub id of the form owner/name")
     if constants.HF_HUB_OFFLINE or getproxies():
         return
     host = urlsplit(constants.ENDPOINT).hostname
@@ -400,10 +384,7 @@ def open_tokenizer(name: str, config):
         )
     every = lambda ids: {ids} if isinstance(ids, int) else set(ids or ())
     pairs = [
-        (
-            every(getattr(tokenizer, f"{end}_token_id")),
-            every(getattr(config, f"{end}_token_id")),
-        )
+        (every(getattr(tokenizer, f"{end}_token_id")), every(getattr(config, f"{end}_token_id")))
         for end in ("bos", "eos")
     ]
     if not any(ours & theirs for ours, theirs in pairs) and any(all(p) for p in pairs):
@@ -542,9 +523,7 @@ class PublishedWorkload(TextWorkload):
             *(_digest(weights) for weights in self.models.values()),
         ]
         for batch in self.read.values():
-            parts.append(
-                hashlib.sha256(batch["inputs"].cpu().numpy().tobytes()).hexdigest()
-            )
+            parts.append(hashlib.sha256(batch["inputs"].cpu().numpy().tobytes()).hexdigest())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @property
@@ -564,9 +543,7 @@ class PublishedWorkload(TextWorkload):
             },
         }
 
-    def request(
-        self, kind: str = "standard", folds: Sequence[int] = (1,)
-    ) -> TextRequest:
+    def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> TextRequest:
         """The request; see TextWorkload.
 
         Raises:
@@ -574,13 +551,9 @@ class PublishedWorkload(TextWorkload):
                 other folds than the published retrained model left out.
         """
         if kind == "standard" and 1 not in folds:
-            raise ValueError(
-                "the published questions are about fold 1, so a request holds it"
-            )
+            raise ValueError("the published questions are about fold 1, so a request holds it")
         if self.fixed and tuple(folds) != (1,):
-            raise ValueError(
-                "the published retrained model left out fold 1 and nothing else"
-            )
+            raise ValueError("the published retrained model left out fold 1 and nothing else")
         asked = super().request(kind, folds)
         return replace(
             asked,
@@ -632,13 +605,9 @@ class PublishedWorkload(TextWorkload):
         known = _holding([told(*probe) for probe in (*others, *about)], texts)
         free = [k for k, holds in enumerate(known) if not holds]
         if not free:
-            raise ValueError(
-                "every forget example holds a probe: nothing to relearn from"
-            )
+            raise ValueError("every forget example holds a probe: nothing to relearn from")
         probes = {
-            "continuations of other passages": lambda model: _mean(
-                self.verbatim(model, others)
-            )
+            "continuations of other passages": lambda model: _mean(self.verbatim(model, others))
         }
         if about:
             probes["answers to other questions, paraphrased"] = lambda model: _mean(
@@ -665,11 +634,7 @@ def _tokens(tokenizer, examples: Sequence[Example], width: int) -> list[dict]:
         head, ids = [*start, *before], [*ids, tokenizer.eos_token_id]
         if given:
             room = max(len(start), width - len(ids))
-            head = (
-                head
-                if len(head) <= room
-                else [*start, *head[len(head) - room + len(start) :]]
-            )
+            head = head if len(head) <= room else [*start, *head[len(head) - room + len(start) :]]
             windows = [ids[: width - len(head)]]
         else:
             size = width - len(start)
@@ -743,10 +708,7 @@ def build(
     folds = [coded(first, sizes.forget), *(coded(f, sizes.examples) for f in rest)]
     retain = coded(corpus.retain, sizes.examples)
     # One row a text, as MUSE has it: what lies beyond the width is not read.
-    checks = {
-        k: [_tokens(tokenizer, (e,), longest)[0] for e in v]
-        for k, v in corpus.read.items()
-    }
+    checks = {k: [_tokens(tokenizer, (e,), longest)[0] for e in v] for k, v in corpus.read.items()}
     longest = max(len(r["inputs"]) for rows in checks.values() for r in rows)
     validation = coded(corpus.validation, sizes.examples)
     groups = [*folds, retain, *checks.values(), validation]
@@ -810,17 +772,13 @@ def build(
         continuing=8 if count > 10**8 else 64,
         stops=corpus.stops,
         corpus=corpus,
-        read={
-            k: Batch({n: v.to(device) for n, v in t.items()}) for k, t in tables.items()
-        },
+        read={k: Batch({n: v.to(device) for n, v in t.items()}) for k, t in tables.items()},
         models=models,
         template=prepared(model),
         source=published,
     )
     given = [len(workload.opened(g)) for g, _ in corpus.parts["forget"].passages]
-    workload.prompt = (
-        corpus.prompt if corpus.prompt is not None else sum(given) // len(given)
-    )
+    workload.prompt = corpus.prompt if corpus.prompt is not None else sum(given) // len(given)
     _check_lengths(workload, config)
     return workload
 
@@ -859,8 +817,7 @@ def _check_lengths(workload: PublishedWorkload, config) -> None:
     ]
     if max(needs) > longest:
         raise ValueError(
-            f"a prompt with its answer takes {max(needs)} tokens and the model holds "
-            f"{longest}"
+            f"a prompt with its answer takes {max(needs)} tokens and the model holds {longest}"
         )
 
 

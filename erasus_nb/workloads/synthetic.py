@@ -107,13 +107,7 @@ def make(sizes: Sizes, device: torch.device) -> ClassifierWorkload:
         inputs=scale(data)["inputs"],
         labels=data["labels"],
         folds=tuple(
-            Fold(
-                f.concept_class,
-                f.concept,
-                f.canaries,
-                scale(f.holdout),
-                scale(f.validation),
-            )
+            Fold(f.concept_class, f.concept, f.canaries, scale(f.holdout), scale(f.validation))
             for f in folds
         ),
         test=scale(test),

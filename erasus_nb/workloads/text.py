@@ -55,10 +55,7 @@ def logits_of(model, tokens: Tensor) -> Tensor:
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss of each token, (B, T), from logits (B, T, V); 0 where the target is `IGNORED`."""
     losses = F.cross_entropy(
-        logits.flatten(0, 1),
-        targets.flatten(),
-        reduction="none",
-        ignore_index=IGNORED,
+        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
     )
     return losses.view(targets.shape)
 
@@ -87,13 +84,7 @@ LAYOUTS = (
         "mlp.down_proj",
         ("mlp.gate_proj", "mlp.up_proj"),
     ),
-    Layout(
-        "transformer.wte",
-        "transformer.h.{}",
-        "attn.c_proj",
-        "mlp.c_proj",
-        ("mlp.c_fc",),
-    ),
+    Layout("transformer.wte", "transformer.h.{}", "attn.c_proj", "mlp.c_proj", ("mlp.c_fc",)),
 )
 
 
@@ -180,9 +171,7 @@ class TextTask(Task):
     def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
         with torch.no_grad():
             logits = self.outputs(model, batch)
-        drawn = torch.multinomial(
-            logits.flatten(0, 1).softmax(-1).cpu(), 1, generator=generator
-        )
+        drawn = torch.multinomial(logits.flatten(0, 1).softmax(-1).cpu(), 1, generator=generator)
         drawn = drawn.view(logits.shape[:2]).to(logits.device)
         learnt = batch["learnt"][:, 1:]
         labels = F.pad(drawn.where(learnt, IGNORED), (1, 0), value=IGNORED)
@@ -206,9 +195,7 @@ class TextTask(Task):
         for number in range(model.config.num_hidden_layers):
             attention_out, mlp_out, *mlp_in = layout.parts(number)
             name, heads = layout.layer.format(number), model.config.num_attention_heads
-            layers.append(
-                DecoderLayer(name, attention_out, tuple(mlp_in), mlp_out, heads)
-            )
+            layers.append(DecoderLayer(name, attention_out, tuple(mlp_in), mlp_out, heads))
         return layers
 
     def embedding(self, model) -> str:
@@ -225,9 +212,7 @@ class TextTask(Task):
 
     def blocks(self, model) -> list[list[str]]:
         names = [
-            n
-            for n, m in model.named_modules()
-            if any(True for _ in m.parameters(recurse=False))
+            n for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))
         ]
         layers = [layer.name for layer in self.decoder(model)]
         inside = [[n for n in names if n.startswith(f"{layer}.")] for layer in layers]
@@ -235,9 +220,7 @@ class TextTask(Task):
         tied = model.config.tie_word_embeddings
         rest = [n for n in names if n not in grouped and not (tied and n == "lm_head")]
         start = [n for n in rest if "embed" in n or n.endswith((".wte", ".wpe"))]
-        inside[-1] += [
-            n for n in rest if n not in start
-        ]  # the last norm, an untied head
+        inside[-1] += [n for n in rest if n not in start]  # the last norm, an untied head
         return [start, *inside]
 
     def linears(self, model) -> list[str]:
@@ -262,9 +245,7 @@ class TextTask(Task):
         columns = (batch[name].cpu() for name in ("inputs", "subject", "object"))
         for tokens, subject, answer in zip(*columns):
             for number in range(1, int(answer.max()) + 1):
-                who, what = (
-                    (mask == number).nonzero()[:, 0] for mask in (subject, answer)
-                )
+                who, what = ((mask == number).nonzero()[:, 0] for mask in (subject, answer))
                 if not len(who) or not len(what) or who[-1] > what[0]:
                     continue  # the value comes before the name: there is no prompt
                 start = (tokens[: who[0]] == bos).nonzero()[-1, 0]
@@ -382,8 +363,8 @@ class TextWorkload:
     model_text: str
     data_text: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = (
-        field(default=lambda name, make: make())
+    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(
+        default=lambda name, make: make()
     )
     name: str = "text"
     #: Tokens of a passage that are given, tokens that are compared, longest answer.
@@ -421,8 +402,7 @@ class TextWorkload:
         move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
         self.data = move(self.data)
         self.folds = tuple(
-            replace(f, holdout=move(f.holdout), validation=move(f.validation))
-            for f in self.folds
+            replace(f, holdout=move(f.holdout), validation=move(f.validation)) for f in self.folds
         )
         self.pad = self.tokenizer.pad_token_id
         self.bos = self.tokenizer.bos_token_id
@@ -445,10 +425,7 @@ class TextWorkload:
             given, true = passage
             return self.opened(given), self.encode(true)[: self.continuation]
         tokens = self.opened(passage)
-        return (
-            tokens[: self.prompt],
-            tokens[self.prompt : self.prompt + self.continuation],
-        )
+        return (tokens[: self.prompt], tokens[self.prompt : self.prompt + self.continuation])
 
     def encode(self, text: str) -> list[int]:
         """Token ids, without special tokens."""
@@ -496,9 +473,7 @@ class TextWorkload:
             "divergence_positions": POSITIONS,
         }
 
-    def request(
-        self, kind: str = "standard", folds: Sequence[int] = (1,)
-    ) -> TextRequest:
+    def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> TextRequest:
         """The request: whom to forget, and what to compare with.
 
         Args:
@@ -512,9 +487,7 @@ class TextWorkload:
             raise ValueError(f"workload text has the standard request only, not {kind}")
         folds = tuple(dict.fromkeys(folds))
         if not folds or any(not 1 <= k <= len(self.folds) for k in folds):
-            raise ValueError(
-                f"folds are 1 to {len(self.folds)} and at least one, got {folds}"
-            )
+            raise ValueError(f"folds are 1 to {len(self.folds)} and at least one, got {folds}")
         asked = [self.folds[k - 1] for k in folds]
         kept = [f for k, f in enumerate(self.folds, 1) if k not in folds]
         ids = torch.cat([f.ids for f in asked])
@@ -566,12 +539,8 @@ class TextWorkload:
             model = self.start_model(seed).train()
             data = Split("train", self.batch(chosen))
             log = logs[number] if logs else None
-            fit(
-                model, self.task(seed), data, recipe or self.sizes.recipe, seed, log=log
-            )
-            states.append(
-                {k: v.detach().clone() for k, v in model.state_dict().items()}
-            )
+            fit(model, self.task(seed), data, recipe or self.sizes.recipe, seed, log=log)
+            states.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return states
 
     def start_model(self, seed: object) -> nn.Module:
@@ -647,9 +616,7 @@ class TextWorkload:
         lines = torch.cat(said, 1).tolist()
         return [r[: r.index(self.eos)] if self.eos in r else r for r in lines]
 
-    def continued(
-        self, models: Sequence[nn.Module], passage: str
-    ) -> tuple[str, str, list[str]]:
+    def continued(self, models: Sequence[nn.Module], passage: str) -> tuple[str, str, list[str]]:
         """A passage's prompt and true continuation, and each model's continuation."""
         given, true = self.parted(passage)
         said = [self.continuations(m, [given], self.continuation)[0] for m in models]
@@ -659,14 +626,9 @@ class TextWorkload:
         """ROUGE-L F1 of each passage's continuation from its first tokens (MUSE C1)."""
         given, true = zip(*map(self.parted, passages))
         said = self.continuations(model, given, self.continuation)
-        return [
-            metrics.rouge_l(self.decode(t), self.decode(s))[2]
-            for t, s in zip(true, said)
-        ]
+        return [metrics.rouge_l(self.decode(t), self.decode(s))[2] for t, s in zip(true, said)]
 
-    def answers(
-        self, model: nn.Module, questions: Sequence[tuple[str, str]]
-    ) -> list[float]:
+    def answers(self, model: nn.Module, questions: Sequence[tuple[str, str]]) -> list[float]:
         """ROUGE-L F1 of the answer to each question (MUSE C2 and C4)."""
         prompts = [self.opened(question) for question, _ in questions]
         said = self.continuations(model, prompts, self.answer)
@@ -681,9 +643,7 @@ class TextWorkload:
         return said
 
     @torch.no_grad()
-    def answer_probability(
-        self, model: nn.Module, questions: Sequence[tuple[str, str]]
-    ) -> float:
+    def answer_probability(self, model: nn.Module, questions: Sequence[tuple[str, str]]) -> float:
         """Mean over questions of the probability of the true answer.
 
         Of each answer, the geometric mean over its tokens, exp(-mean loss).
@@ -693,11 +653,7 @@ class TextWorkload:
         training, found = model.training, []
         model.eval()
         coded = [
-            (
-                self.opened(q),
-                following(self.encode, q, joined(q, a.strip()))[1],
-                [self.eos],
-            )
+            (self.opened(q), following(self.encode, q, joined(q, a.strip()))[1], [self.eos])
             for q, a in questions
         ]
         rows = [
@@ -772,15 +728,11 @@ class TextWorkload:
         chosen[places[:, 0], places[:, 1]] = True
         kept = [
             logits_of(model, part["inputs"])[:, :-1][here].softmax(-1)
-            for part, here in zip(
-                rows.parts(self.reading), chosen.split(self.reading), strict=True
-            )
+            for part, here in zip(rows.parts(self.reading), chosen.split(self.reading), strict=True)
         ]
         return torch.cat(kept)
 
-    def attack(
-        self, request: TextRequest
-    ) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
+    def attack(self, request: TextRequest) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
         """A quarter of the people to relearn, and what to measure of the others.
 
         Returns:
@@ -835,19 +787,14 @@ class TextWorkload:
             "min_k": lambda k: metrics.min_k(every[k]["log_p"], every[k]["scored"]),
             "min_k_plus_plus": lambda k: every[k]["plus_plus"],
             "loss": lambda k: -_mean_loss(every[k]["log_p"], every[k]["scored"]),
-            "zlib": lambda k: metrics.zlib_ratio(
-                every[k]["log_p"], every[k]["scored"], texts[k]
-            ),
+            "zlib": lambda k: metrics.zlib_ratio(every[k]["log_p"], every[k]["scored"], texts[k]),
         }
         read = {
             k: {name: value[rows[k]["passage"]] for name, value in found.items()}
             for k, found in every.items()
         }
         loss = {k: _mean_loss(r["log_p"], r["scored"]) for k, r in read.items()}
-        right = {
-            k: metrics.exact_memorisation(r["right"], r["scored"])
-            for k, r in read.items()
-        }
+        right = {k: metrics.exact_memorisation(r["right"], r["scored"]) for k, r in read.items()}
         auc = {
             name: metrics.auc(score("forget").cpu(), score("holdout").cpu())
             for name, score in familiar.items()
@@ -867,9 +814,7 @@ class TextWorkload:
         after = read["forget"]["scored"].clone()
         after[:, : max(self.prompt - 1, 0)] = False  # what is given is not extracted
         long = after.any(-1)
-        strength = metrics.extraction_strength(
-            read["forget"]["right"][long], after[long]
-        )
+        strength = metrics.extraction_strength(read["forget"]["right"][long], after[long])
         n, m = len(read["forget"]["scored"]), len(read["holdout"]["scored"])
         both = len(rows["forget"]) + len(rows["holdout"])
         like = "closer to retrained"
@@ -899,9 +844,7 @@ class TextWorkload:
                 like,
                 len(forget.seen) + len(forget.unseen),
             ),
-            "C3": line(
-                "Min-40 % AUC, forget against holdout", auc["min_k"], "AUC", like, both
-            ),
+            "C3": line("Min-40 % AUC, forget against holdout", auc["min_k"], "AUC", like, both),
             "C4": line(
                 "harmonic mean of retained answers and exp(-loss) on retained passages",
                 2 * kept * fluent / (kept + fluent) if kept + fluent else 0.0,
@@ -931,31 +874,15 @@ class TextWorkload:
                 "answers, seen phrasing", seen, "fraction", like, len(forget.seen)
             ),
             "retain_answers": line(
-                "answers about retained people",
-                kept,
-                "fraction",
-                "higher",
-                len(retain.unseen),
+                "answers about retained people", kept, "fraction", "higher", len(retain.unseen)
             ),
-            "auc_loss": line(
-                "loss AUC, forget against holdout", auc["loss"], "AUC", like, both
-            ),
-            "auc_zlib": line(
-                "zlib AUC, forget against holdout", auc["zlib"], "AUC", like, both
-            ),
+            "auc_loss": line("loss AUC, forget against holdout", auc["loss"], "AUC", like, both),
+            "auc_zlib": line("zlib AUC, forget against holdout", auc["zlib"], "AUC", like, both),
             "auc_min_k_plus_plus": line(
-                "Min-K%++ AUC, forget against holdout",
-                auc["min_k_plus_plus"],
-                "AUC",
-                like,
-                both,
+                "Min-K%++ AUC, forget against holdout", auc["min_k_plus_plus"], "AUC", like, both
             ),
             "forget_accuracy": line(
-                "tokens predicted, forget passages",
-                right["forget"].mean(),
-                "fraction",
-                like,
-                n,
+                "tokens predicted, forget passages", right["forget"].mean(), "fraction", like, n
             ),
             "retain_accuracy": line(
                 "tokens predicted, retained passages",
@@ -964,9 +891,7 @@ class TextWorkload:
                 "higher",
                 len(read["retain"]["scored"]),
             ),
-            "forget_loss": line(
-                "loss on forget passages", loss["forget"].mean(), "nats", like, n
-            ),
+            "forget_loss": line("loss on forget passages", loss["forget"].mean(), "nats", like, n),
             "retain_loss": line(
                 "loss on retained passages",
                 loss["retain"].mean(),
@@ -1007,11 +932,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     words.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=UNK,
+        tokenizer_object=words, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK
     )
 
 
@@ -1039,9 +960,7 @@ def _rows(tokenizer, someone: Sequence[Person]) -> list[dict]:
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
 
     def piece(statement: Statement, number: int):
-        coded = tokenizer(
-            statement.text, add_special_tokens=False, return_offsets_mapping=True
-        )
+        coded = tokenizer(statement.text, add_special_tokens=False, return_offsets_mapping=True)
         spans = coded["offset_mapping"]
         inside = lambda a, b, range_: a < range_[1] and b > range_[0]
         mark = lambda range_: [number if inside(a, b, range_) else 0 for a, b in spans]
@@ -1055,31 +974,18 @@ def _rows(tokenizer, someone: Sequence[Person]) -> list[dict]:
     rows = []
     for person in someone:
         for passage in person.passages:
-            tokens = [
-                bos,
-                *tokenizer(passage, add_special_tokens=False)["input_ids"],
-                eos,
-            ]
+            tokens = [bos, *tokenizer(passage, add_special_tokens=False)["input_ids"], eos]
             if len(tokens) <= PROMPT + 1:
                 raise ValueError(
                     f"a passage of {len(tokens)} tokens leaves nothing to continue after "
                     f"a prompt of {PROMPT}"
                 )
             blank = [0] * len(tokens)
-            rows.append(
-                {"inputs": tokens, "subject": blank, "object": blank, "passage": True}
-            )
+            rows.append({"inputs": tokens, "subject": blank, "object": blank, "passage": True})
         for sheet in person.sheets:
             pieces = [piece(s, k) for k, s in enumerate(sheet, 1)]
             tokens, subject, answer = (sum(column, []) for column in zip(*pieces))
-            rows.append(
-                {
-                    "inputs": tokens,
-                    "subject": subject,
-                    "object": answer,
-                    "passage": False,
-                }
-            )
+            rows.append({"inputs": tokens, "subject": subject, "object": answer, "passage": False})
     return rows
 
 
