@@ -94,7 +94,8 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
     except parameters.ParameterError as error:
         raise parameters.ParameterError(f"{name}: {error}") from None
     if "workloads" in known and not values.get("workloads"):
-        values["workloads"] = ["text"] if values.get("model") else _supported(name)
+        takes = list(workloads.TAKES_PUBLISHED)
+        values["workloads"] = takes if values.get("model") else _supported(name)
     if values.get("out"):
         values["out"] = str(Path(values["out"]).resolve())  # the kernel starts elsewhere
     for what in ("model", "data", "retrained", "tokenizer"):
@@ -109,8 +110,8 @@ def _supported(name: str) -> list[str]:
         facts = [function.facts for function in cells.strategies(name).values()]
     except Exception as error:
         raise Refused(f"{name}: its tagged cells do not load: {error!r}") from error
-    on = {workload for fact in facts for workload in (*fact.on, *fact.analogue_on)}
-    return [workload for workload in workloads.WORKLOADS if workload in on]
+    provides = {name: workloads.load(name, "smoke").provides for name in workloads.WORKLOADS}
+    return [w for w in provides if any(fact.form_on(w, provides[w]) for fact in facts)]
 
 
 def package_code() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import Any
@@ -18,11 +18,11 @@ import torch
 from IPython.display import HTML, Markdown, display
 from tqdm import TqdmWarning
 
-from . import ROOT, charts, controls, metrics, profiles, records, score, workloads
+from . import ROOT, charts, profiles, records, score, workloads
 from .benchmark import ATTACKED, Bench, plain
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
-from .strategy import settings_of
-from .workloads.classifier import REQUESTS
+from .strategy import NEEDS, settings_of
+from .tables import DASH, number, table
 
 # Libraries would draw their progress with widgets, which a published page cannot show: that
 # they cannot either is no news to a reader, and the warning prints a path of this machine.
@@ -33,19 +33,6 @@ warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", Fu
 
 #: Claims in prose are checked where the rows can carry them.
 CLAIM_PROFILES, CLAIM_SEEDS = ("laptop", "full"), 5
-#: Every page's home workload, but for the language models' own.
-HOME = {"llm": ("text",)}
-#: Where the classifiers' sentences and claims hold.
-CLASSIFIERS = ("synthetic", "digits")
-#: The yardsticks whose course is drawn on a language model.
-_COURSE = ("grad_diff", "npo", "ascent_to_destruction")
-#: What `say` prints of a language model: its criteria have other names.
-ON_TEXT = (
-    "Retrain-Match {rm}. Continuations {m:C1} (original {o:C1}, retrained {r:C1}), answers "
-    "{m:C2} ({o:C2}, {r:C2}), Min-40 % AUC {m:C3} ({o:C3}, {r:C3}), retained answers and "
-    "text {m:C4} ({r:C4}); loss on forget passages {m:forget_loss} nats ({r:forget_loss}); "
-    "{time_ratio} times the seconds of retraining; {flags}"
-)
 
 
 def start(name: str, namespace: dict[str, Any]) -> Page:
@@ -62,15 +49,15 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     known = strategies_in(ROOT / "notebooks" / f"{name}.ipynb")
     for workload in given["workloads"]:
         one_of("workload", workload, workloads.WORKLOADS)
-    if _published(given) and given["workloads"] not in ([], ["text"]):
+    takes = list(workloads.TAKES_PUBLISHED)
+    if _published(given) and not set(given["workloads"]) <= set(takes):
         raise ParameterError(
-            "published models and data are for workload text alone: leave workloads empty "
-            'or give ["text"]'
+            f"published models and data are for workload {' or '.join(takes)} alone: leave "
+            f"workloads empty or give {takes}"
         )
     for strategy in given["strategies"]:
         one_of("strategy", strategy, known)
     one_of("profile", given["profile"], profiles.PROFILES)
-    one_of("request", given["request"], REQUESTS)
     one_of("device", given["device"], ("cpu", "cuda"))
     if given["device"] == "cuda" and not torch.cuda.is_available():
         raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
@@ -101,9 +88,24 @@ def _bench(workload: str, given: dict[str, Any], published) -> Bench:
             published=published,
         )
     except ValueError as error:
-        if published is None:
-            raise
         raise ParameterError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a workload's pictures are drawn of: one workload on one page.
+
+    Args:
+        bench: Its bench.
+        board: Its board, so far.
+        names: Strategies of the page that have been run.
+        rows: Name -> its rows of this run, a seed each.
+    """
+
+    bench: Bench
+    board: score.Board
+    names: Sequence[str]
+    rows: Callable[[str], list[records.Row]]
 
 
 class Page:
@@ -112,9 +114,9 @@ class Page:
     def __init__(self, name: str, given: dict[str, Any], known: Sequence[str]):
         self.name, self.given, self.known = name, given, list(known)
         published = _published(given)
-        home = ("text",) if published else HOME.get(name, ("synthetic",))
+        self.home = next(iter(workloads.TAKES_PUBLISHED)) if published else workloads.home(name)
         # The page's own workload comes first, in whatever order they were asked for.
-        asked = sorted(given["workloads"] or home, key=lambda w: w not in home)
+        asked = sorted(given["workloads"] or [self.home], key=lambda w: w != self.home)
         self.benches = {w: _bench(w, given, published) for w in asked}
         self.functions: dict[str, Callable] = {}
         self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
@@ -144,27 +146,28 @@ class Page:
         wanted = self.given["strategies"]
         return not wanted or function.__name__ in wanted or function.__name__ not in self.known
 
-    def run(self, function: Callable, *, keep: bool = True) -> None:
+    def run(self, function: Callable, *, keep: bool = True, everywhere: bool = False) -> None:
         """Measure a strategy on every workload and seed of this run and show its rows.
 
         Args:
             function: A function marked with @strategy.
             keep: Write its rows to the result JSON. False is for ideas of your own, which
-                run where their mark says.
+                run on the first workload of the page alone, unless `everywhere`.
+            everywhere: Run an idea of your own on every workload that it can run on.
         """
         if not self._selected(function):
             display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
             return
         self.functions[function.__name__] = function
-        meant = {*function.facts.on, *function.facts.analogue_on}
+        first = next(iter(self.benches))
         for workload, bench in self.benches.items():
-            if not keep and bench.workload not in meant:
-                display(
-                    Markdown(
-                        f"`{function.__name__}` is not marked for `{bench.workload}`: "
-                        "name it in `on` to run it there."
-                    )
-                )
+            if not keep and not (everywhere or workload == first):
+                continue
+            if not keep and not function.facts.form_on(bench.workload, bench.load.provides):
+                lacking = set(function.facts.needs) - set(bench.load.provides)
+                needs = "; ".join(f"{need}: {NEEDS[need]}" for need in sorted(lacking))
+                text = f"`{function.__name__}` does not run on `{bench.workload}`"
+                display(Markdown(f"{text}, which lacks what it needs ({needs})."))
                 continue
             self._reference(workload)
             rows = bench.run(function, keep=keep)
@@ -187,7 +190,7 @@ class Page:
             board = self.board(workload)
             for standing in (board["original"], board[name], board["retrained"]):
                 lines.append((workload, *_line(standing)))
-        return _table(("workload", *_COLUMNS), lines, strong=name) if lines else ""
+        return table(("workload", *_COLUMNS), lines, strong=name) if lines else ""
 
     # ---- sentences
 
@@ -197,8 +200,8 @@ class Page:
         """Print one sentence per workload, its numbers taken from the rows.
 
         Args:
-            template: What is said of a classifier; language models have a text of their
-                own. Text with fields. {name} {workload} {rm} {F} {P} {U} {C1} {C2} {C3}
+            template: What is said where the workload has no sentence of its own
+                (Workload.sentence). Text with fields. {name} {workload} {rm} {F} {P} {U} {C1} {C2} {C3}
                 {D} {rank} {tier} {flags} {time_ratio} {pass_ratio}; and, of any measured
                 metric, {m:C1} for this strategy, {o:C1} for the original, {r:C1} for the
                 retrained model; {info:key} is the mean over seeds of a strategy's info.
@@ -213,17 +216,15 @@ class Page:
                 said.append(f"- `{workload}`: {_status(standing)}.")
                 continue
             rows = self.rows(workload, function.__name__)
-            whole = first + (f"{ON_TEXT}." if workload == "text" else template)
+            own = self.benches[workload].load.sentence
+            whole = first + (template if own is None else f"{own}.")
             fields = _fields(self.board(workload), standing, rows)
             sentence = whole.format_map(fields).rstrip(".")
             said.append(f"- `{workload}`: {sentence}. {_settings(function, rows)}")
         display(Markdown("\n".join(said)))
 
     def claim(
-        self,
-        sentence: str,
-        check: Callable[[score.Board], bool],
-        workload: str | Sequence[str] = CLASSIFIERS,
+        self, sentence: str, check: Callable[[score.Board], bool], where: str = "classes"
     ) -> None:
         """Stop the run if a sentence stated on this page is not true of the rows.
 
@@ -231,19 +232,33 @@ class Page:
         the standard request, every strategy of the page run. Elsewhere nothing is checked.
 
         Args:
-            workload: Where the sentence is meant to hold; one name or several.
+            where: Where the sentence is meant to hold: "home", the page's own workload;
+                "everywhere"; or one of strategy.NEEDS, for the workloads that provide it.
 
         Raises:
             AssertionError: the claim is not true; the sentence must be rewritten.
+            ValueError: `where` is none of these.
         """
+        if where not in ("home", "everywhere", *NEEDS):
+            raise ValueError(f"where is home, everywhere or a need, got {where!r}")
         whole = set(self.known) <= set(self.functions) and self.given["request"] == "standard"
         if self.given["profile"] not in CLAIM_PROFILES or not whole:
             return
-        meant = (workload,) if isinstance(workload, str) else workload
         for name, bench in self.benches.items():
-            ours = bench.published is None  # others' models are not what is claimed of
-            if ours and name in meant and len(bench.seeds) >= CLAIM_SEEDS:
+            meant = where == "everywhere" or (
+                name == self.home if where == "home" else where in bench.load.provides
+            )
+            ours = not bench.load.published  # others' models are not what is claimed of
+            if ours and meant and len(bench.seeds) >= CLAIM_SEEDS:
                 assert check(self.board(name)), f"not true on {name}: {sentence}"
+
+    def having(self, need: str) -> dict[str, Bench]:
+        """The benches of this book's own workloads that provide something, by name."""
+        return {
+            name: bench
+            for name, bench in self.benches.items()
+            if need in bench.load.provides and not bench.load.published
+        }
 
     # ---- what there is to forget
 
@@ -258,123 +273,31 @@ class Page:
                     f"{len(asked.forget) + len(asked.retain)} training examples, {asked.sentence}."
                 )
             )
-            if workload == "text":
-                self.continuations(workload)
-            else:
-                display(charts.request_picture(_groups(bench)))
+            display(bench.load.pictures.request(self._scene(workload)))
             lines = [(s.name, *_measured(s)) for s in (board["original"], board["retrained"])]
             names = [f"{c} {name}" for c, name in bench.load.criteria.items()]
-            display(HTML(_table(("model", *names), lines)))
+            display(HTML(table(("model", *names), lines)))
             failed = [g for g in board.gates if not g.passed]
             if failed:
                 display(HTML(_gates(failed)))
 
-    def continuations(self, workload: str = "text", *functions: Callable) -> None:
-        """Show what models continue a forgotten passage with, true words marked.
-
-        Args:
-            functions: Strategies of this page, shown beside original and retrained; the
-                model of the first training seed, with the settings of its row.
-        """
-        if workload not in self.benches:
-            return
-        bench, seed = self.benches[workload], self.benches[workload].seeds[0]
-        models = {
-            "original": bench.load.load(bench.originals()[seed]),
-            "retrained": bench.load.load(bench.retrained()[seed]),
-        }
-        for function in functions:
-            name = function.__name__
-            rows = self.rows(workload, name)
-            if name in self.functions and rows and rows[0].status == "ok":
-                models[name] = bench.model_of(function, seed)
-        parts = bench.asked.parts
-        texts = {"forget": parts["forget"].passages[0], "retain": parts["retain"].passages[0]}
-        lines = []
-        for part, passage in texts.items():
-            given, true, said = bench.load.continued(list(models.values()), passage)
-            lines.append((part, f"<em>{escape(given)}</em> {escape(true)}"))
-            lines += [(n, _marked(true, s)) for n, s in zip(models, said)]
-        head = ("text or model", "given (in italics) and true; then each continuation")
-        display(HTML(_html_table(head, lines)))
-
-    def beside(self, published: dict[str, tuple[float, float, float, float]]) -> None:
-        """Our rows on `text` beside numbers that others publish.
-
-        Args:
-            published: Row -> KnowMem on forget, VerbMem on forget (both 0 to 1), PrivLeak
-                in percent, KnowMem on retain (0 to 1).
-        """
-        if "text" not in self.benches:
-            return
-        board = self.board("text")
-        retrained = board["retrained"].metrics["C3"].mean
-        lines = []
-        for name, theirs in published.items():
-            found = board[name].metrics
-            leak = metrics.privleak(found["C3"].mean, min(retrained, 0.999))
-            ours = [
-                _number(found["answers_unseen"].mean),
-                _number(found["C1"].mean),
-                _number(leak, 0),
-                _number(found["retain_answers"].mean),
-            ]
-            know, verbatim, privleak, kept = theirs
-            shown = (_number(know), _number(verbatim), _number(privleak, 0), _number(kept))
-            lines.append((name, *(f"{a} / {b}" for a, b in zip(ours, shown))))
-        head = (
-            "row (ours / 7B, MUSE-News)",
-            "KnowMem, forget",
-            "VerbMem, forget",
-            "PrivLeak %",
-            "KnowMem, retain",
-        )
-        display(HTML(_table(head, lines)))
-
     # ---- charts and tables
 
-    def course(self, *functions: Callable, every: float = 0.03) -> None:
-        """Draw how the true answer's probability moves while language models are unlearned.
+    def _scene(self, workload: str) -> Scene:
+        names = [name for name in self.functions if name in self.known]
+        rows = lambda name: self.rows(workload, name)
+        return Scene(self.benches[workload], self.board(workload), names, rows)
 
-        The yardsticks and the given strategies, on the original of the first seed; a
-        strategy is looked at while it computes its losses, so it must use the task's.
+    def draw(self, picture: str, *what: Any) -> None:
+        """Show what only some kinds of workload can draw, for each workload here that can.
 
         Args:
-            every: Example passes between two looks, as a share of retraining's.
+            picture: A function of the module `pictures` of a workload's folder.
+            what: What it takes: mostly strategies of this page.
         """
-        if "text" not in self.benches:
-            return
-        bench, seed = self.benches["text"], self.benches["text"].seeds[0]
-        load, parts = bench.load, bench.asked.parts
-        asked = parts["forget"].unseen, parts["retain"].some(64).unseen
-        say = lambda model: tuple(load.answer_probability(model, q) for q in asked)
-        levels = {
-            "original": say(load.load(bench.originals()[seed])),
-            "retrained": say(load.load(bench.retrained()[seed])),
-        }
-        yardsticks = [c for c in controls.on("text") if c.__name__ in _COURSE]
-        shown = [f for f in functions if f.__name__ in self.functions]
-        curves, categories = {}, {}
-        for function in (*yardsticks, *shown):
-            points = [(0.0, *levels["original"])]
-
-            def look(model, passes, points=points):
-                share = passes / bench.retrain_passes
-                if share >= points[-1][0] + every:
-                    points.append((share, *say(model)))
-
-            full, _ = bench.full_settings(function)
-            unlearned, meter, _ = bench.unlearn(function, seed, full, look=look)
-            points.append((meter.passes / bench.retrain_passes, *say(unlearned.model)))
-            curves[function.__name__] = points
-            categories[function.__name__] = function.facts.category
-        display(charts.course(curves, levels, categories))
-
-    def leaks(self) -> None:
-        """Draw the PrivLeak of this page's strategies, yardsticks and controls on `text`."""
-        if "text" in self.benches:
-            names = [n for n in self.functions if n in self.known]
-            display(charts.leaks(self.board("text"), names))
+        for workload, bench in self.benches.items():
+            if function := getattr(bench.load.pictures, picture, None):
+                display(function(self._scene(workload), *what))
 
     def chart(self, *own: Callable) -> None:
         """Draw this page's strategies beside references and controls, one chart a workload."""
@@ -393,7 +316,7 @@ class Page:
             board = self.board(workload)
             lines = [_line(s) for s in board.standings]
             display(Markdown(f"`{workload}`, mean over {len(board.seeds)} seeds (95 % interval):"))
-            display(HTML(_table(_COLUMNS, lines)))
+            display(HTML(table(_COLUMNS, lines)))
 
     def relearn(self, *functions: Callable) -> None:
         """Attack: fine-tune on a quarter of the forget set and see what else comes back.
@@ -472,7 +395,7 @@ class Page:
         )
         rest = ", ".join(f"<code>{escape(s.name)}</code> {_interval(s.rm, 1)}" for s in ran[3:])
         below = f"<p>Further down: {rest}.</p>" if rest else ""
-        return f"<p>{verdict}</p>" + _table(_COLUMNS, [_line(s) for s in shown]) + below
+        return f"<p>{verdict}</p>" + table(_COLUMNS, [_line(s) for s in shown]) + below
 
 
 # ------------------------------------------------------------------ text
@@ -481,21 +404,14 @@ class Page:
 _COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    if value is None or not math.isfinite(value):
-        return "—"
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
 def _interval(interval: score.Interval | None, digits: int = 2) -> str:
     """mean (low to high); the mean alone where one seed is all there is."""
     if interval is None:
-        return "—"
+        return DASH
     if interval.n < 2:
-        return f"{_number(interval.mean, digits)} (1 seed)"
-    low, high = _number(interval.low, digits), _number(interval.high, digits)
-    return f"{_number(interval.mean, digits)} ({low} to {high})"
+        return f"{number(interval.mean, digits)} (1 seed)"
+    low, high = number(interval.low, digits), number(interval.high, digits)
+    return f"{number(interval.mean, digits)} ({low} to {high})"
 
 
 def _status(standing: score.Standing) -> str:
@@ -506,20 +422,20 @@ def _line(standing: score.Standing) -> tuple[str, ...]:
     """A standing as the cells of _COLUMNS."""
     name = standing.name + (" (analogue)" if standing.analogue else "")
     if standing.rm is None:
-        return (name, *("—",) * (len(_COLUMNS) - 2), _status(standing))
+        return (name, *(DASH,) * (len(_COLUMNS) - 2), _status(standing))
     return (
         name,
         _interval(standing.rm, 1),
         *(
-            _number(axis.mean) if axis else "—"
+            number(axis.mean) if axis else DASH
             for axis in (standing.forgetting, standing.privacy, standing.utility)
         ),
         *(
-            _number(standing.position[c].mean) if c in standing.position else "—"
+            number(standing.position[c].mean) if c in standing.position else DASH
             for c in ("C1", "C2", "C3")
         ),
-        "—" if standing.time_ratio is None else f"{_number(standing.time_ratio)} x retraining",
-        ", ".join(standing.flags) or "—",
+        DASH if standing.time_ratio is None else f"{number(standing.time_ratio)} x retraining",
+        ", ".join(standing.flags) or DASH,
     )
 
 
@@ -527,53 +443,11 @@ def _measured(standing: score.Standing) -> tuple[str, ...]:
     return tuple(_interval(standing.metrics.get(c)) for c in ("C1", "C2", "C3", "C4"))
 
 
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = "") -> str:
-    """An HTML table; every text is escaped."""
-    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td><strong>{escape(c)}</strong></td>" if c == strong else f"<td>{escape(c)}</td>"
-            for c in line
-        )
-        + "</tr>"
-        for line in lines
-    )
-    return (
-        '<div class="rows"><table class="dataframe table">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _marked(true: str, said: str) -> str:
-    """What was said, as HTML, with the words that stand in `true` in this order marked."""
-    words = said.split()
-    same = SequenceMatcher(None, true.split(), words, autojunk=False)
-    marked = {k for at in same.get_matching_blocks() for k in range(at.b, at.b + at.size)}
-    return " ".join(
-        f"<mark>{escape(w)}</mark>" if k in marked else escape(w) for k, w in enumerate(words)
-    )
-
-
-def _html_table(columns: Sequence[str], lines: Sequence[tuple[str, str]]) -> str:
-    """A table of a name and a piece of HTML a line."""
-    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-    body = "".join(
-        f'<tr><td>{escape(name)}</td><td style="text-align: left; white-space: normal">'
-        f"{html}</td></tr>"
-        for name, html in lines
-    )
-    return (
-        '<div class="rows"><table class="dataframe table">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
 def _gates(failed: Sequence[records.Gate]) -> str:
-    lines = [(g.name, _number(g.value), g.wanted, g.reason or "") for g in failed]
+    lines = [(g.name, number(g.value), g.wanted, g.reason or "") for g in failed]
     return (
         "<p>This run does not meet every gate of the workload, so its rows rank nothing:</p>"
-        + _table(("gate", "measured", "wanted", "why"), lines)
+        + table(("gate", "measured", "wanted", "why"), lines)
     )
 
 
@@ -586,11 +460,11 @@ class _Metrics:
     def __format__(self, spec: str) -> str:
         # A metric can be absent with a reason: a selected request has no concept (C2).
         found = self.standing.metrics.get(spec)
-        return _number(found and found.mean)
+        return number(found and found.mean)
 
 
 class _Info:
-    """Formats as the mean over seeds of the rows' info named in the format spec; "—" where
+    """Formats as the mean over seeds of the rows' info named in the format spec; DASH where
     no row has it."""
 
     def __init__(self, rows: Sequence[records.Row]):
@@ -599,7 +473,7 @@ class _Info:
     def __format__(self, spec: str) -> str:
         values = [r.info[spec] for r in self.rows if spec in r.info]
         if not values:
-            return "—"
+            return DASH
         if all(isinstance(v, (int, float)) for v in values):
             return f"{sum(values) / len(values):.3g}"
         return ", ".join(sorted({str(v) for v in values}))
@@ -620,46 +494,25 @@ def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any
         "name": standing.name,
         "workload": board.workload,
         "rm": _interval(standing.rm, 1),
-        "F": _number(standing.forgetting and standing.forgetting.mean),
-        "P": _number(standing.privacy and standing.privacy.mean),
-        "U": _number(standing.utility and standing.utility.mean),
+        "F": number(standing.forgetting and standing.forgetting.mean),
+        "P": number(standing.privacy and standing.privacy.mean),
+        "U": number(standing.utility and standing.utility.mean),
         **{
-            c: _number(standing.position[c].mean) if c in standing.position else "—"
+            c: number(standing.position[c].mean) if c in standing.position else DASH
             for c in ("C1", "C2", "C3")
         },
-        "D": _number(standing.divergence and standing.divergence.mean),
+        "D": number(standing.divergence and standing.divergence.mean),
         "rank": "unranked"
         if rank is None
         else str(rank[0])
         if rank[0] == rank[1]
         else f"{rank[0]} to {rank[1]}",
-        "tier": standing.tier or "—",
+        "tier": standing.tier or DASH,
         "flags": ", ".join(standing.flags) or "no flags",
-        "time_ratio": _number(standing.time_ratio),
-        "pass_ratio": _number(standing.pass_ratio),
+        "time_ratio": number(standing.time_ratio),
+        "pass_ratio": number(standing.pass_ratio),
         "m": _Metrics(standing),
         "o": _Metrics(board["original"]),
         "r": _Metrics(board["retrained"]),
         "info": _Info(rows),
     }
-
-
-def _groups(bench: Bench) -> list[tuple[str, Any]]:
-    """What charts.request_picture draws: examples of each part of the request."""
-    asked, rote = bench.asked, bench.asked.rote.cpu()
-    forget, retain, holdout = (
-        b["inputs"].cpu() for b in (asked.forget, asked.retain, asked.holdout)
-    )
-    parts = [
-        ("forget: concept", forget[~rote]),
-        ("forget: canaries", forget[rote]),
-        ("retain", retain),
-        ("holdout, never trained", holdout),
-    ]
-    parts = [(label, x) for label, x in parts if len(x)]
-    if forget.dim() == 4:
-        return [(label, ((x[:, 0] + 1) / 2).clamp(0, 1).numpy()) for label, x in parts]
-    # Two directions of largest variance of the training data, for a picture only.
-    every = torch.cat([forget, retain])
-    _, _, axes = torch.linalg.svd(every - every.mean(0), full_matrices=False)
-    return [(label, ((x - every.mean(0)) @ axes[:2].T).numpy()) for label, x in parts]

@@ -70,7 +70,7 @@ def code_cells(nb: dict) -> Iterator[tuple[int, dict]]:
             yield number, cell
 
 
-def _tagged(nb: dict) -> Iterator[tuple[int, str, str]]:
+def tagged(nb: dict) -> Iterator[tuple[int, str, str]]:
     """(place, tag, source) of the cells that make the module."""
     for number, cell in code_cells(nb):
         for tag in ("setup", "strategy"):
@@ -85,7 +85,7 @@ def export(name: str) -> Path:
     two processes may export at once.
     """
     parts = [f'"""Tagged cells of notebooks/{name}.ipynb, exported by erasus_nb.cells."""']
-    parts += [f"# cell {number}\n{source}" for number, _, source in _tagged(notebook(name))]
+    parts += [f"# cell {number}\n{source}" for number, _, source in tagged(notebook(name))]
     text, out = "\n\n\n".join(parts) + "\n", EXPORTS / f"{name}.py"
     if not out.is_file() or out.read_text("utf-8") != text:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def check(name: str) -> list[str]:
         lines = len(text_of(cell).rstrip().splitlines())
         if lines > LONGEST_CELL and not tags_of(cell) & HIDDEN:
             wrong.append(f"{name}, cell {number}: {lines} lines; at most {LONGEST_CELL}")
-    for number, tag, source in _tagged(nb):
+    for number, tag, source in tagged(nb):
         try:
             parsed.append((number, tag, source, ast.parse(source)))
         except SyntaxError as error:

@@ -6,6 +6,7 @@ exactly as a strategy is. Their settings follow the workload's base recipe; noth
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -15,16 +16,14 @@ from torch import Tensor
 from .strategy import Split, Unlearned, strategy
 from .training import clone, fit, frozen, generator, optimizer
 
-EVERYWHERE = ("synthetic", "digits", "text")
 
-
-@strategy(category="Control", cite="", reads=(), on=EVERYWHERE)
+@strategy(category="Control", cite="", reads=())
 def random_init(model, forget: Split, retain: Split, task, *, seed=0) -> Unlearned:
     """A fresh, never-trained network: what the lowest forget accuracy rewards."""
     return Unlearned(task.new_model(("control", seed)).train(model.training))
 
 
-@strategy(category="Control", cite="", reads=("retain",), on=EVERYWHERE)
+@strategy(category="Control", cite="", reads=("retain",))
 def fine_tune(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
     """Go on training on the retain set, for `share` of the base epochs at the base step size.
 
@@ -36,7 +35,7 @@ def fine_tune(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) 
     return Unlearned(student, {"retain": losses})
 
 
-@strategy(category="Control", cite="", reads=("forget", "retain"), on=EVERYWHERE)
+@strategy(category="Control", cite="", reads=("forget", "retain"), needs=("labels",))
 def random_label(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
     """Train on the forget set with wrong labels, drawn anew each epoch, and on the retain set."""
     student, draw = clone(model), generator("random_label", seed)
@@ -54,7 +53,7 @@ def random_label(model, forget: Split, retain: Split, task, *, share=0.25, seed=
     return Unlearned(student, {"last batch": losses})
 
 
-@strategy(category="Control", cite="", reads=("forget",), on=EVERYWHERE)
+@strategy(category="Control", cite="", reads=("forget",))
 def ascent_to_destruction(
     model, forget: Split, retain: Split, task, *, share=1.0, seed=0
 ) -> Unlearned:
@@ -75,7 +74,7 @@ def ascent_to_destruction(
     return Unlearned(student, {"forget": losses})
 
 
-@strategy(category="Control", cite="", reads=("retain", "initial weights"), on=EVERYWHERE)
+@strategy(category="Control", cite="", reads=("retain", "initial weights"))
 def partial_retrain(model, forget: Split, retain: Split, task, *, share=0.25, seed=0) -> Unlearned:
     """Retraining from the same initial weights, stopped after `share` of the base epochs.
 
@@ -89,7 +88,7 @@ def partial_retrain(model, forget: Split, retain: Split, task, *, share=0.25, se
     return Unlearned(student, {"retain": losses})
 
 
-@strategy(category="Baseline", cite="zhang2024npo", reads=("forget", "retain"), on=("text",))
+@strategy(category="Baseline", cite="zhang2024npo", reads=("forget", "retain"), needs=("tokens",))
 def npo(
     model, forget: Split, retain: Split, task, *, beta=0.1, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
@@ -115,7 +114,7 @@ def npo(
     return _against(away, model, forget, retain, task, lr, epochs, ("npo", seed))
 
 
-@strategy(category="Baseline", cite="fan2024simnpo", reads=("forget", "retain"), on=("text",))
+@strategy(category="Baseline", cite="fan2024simnpo", reads=("forget", "retain"), needs=("tokens",))
 def simnpo(
     model, forget: Split, retain: Split, task, *, beta=2.5, gamma=0.0, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
@@ -132,7 +131,7 @@ def simnpo(
     return _against(away, model, forget, retain, task, lr, epochs, ("simnpo", seed))
 
 
-@strategy(category="Baseline", cite="maini2024tofu", reads=("forget", "retain"), on=("text",))
+@strategy(category="Baseline", cite="maini2024tofu", reads=("forget", "retain"), needs=("tokens",))
 def grad_diff(
     model, forget: Split, retain: Split, task, *, lr=1e-3, epochs=10, seed=0
 ) -> Unlearned:
@@ -179,6 +178,6 @@ CONTROLS = (random_init, fine_tune, random_label, ascent_to_destruction, partial
 BASELINES = (grad_diff, npo, simnpo)
 
 
-def on(workload: str) -> list:
-    """The controls and baselines of one workload, in the order of the board."""
-    return [c for c in (*CONTROLS, *BASELINES) if workload in c.facts.on]
+def on(provides: Collection[str]) -> list:
+    """The controls and baselines of a workload that provides this, in the order of the board."""
+    return [c for c in (*CONTROLS, *BASELINES) if set(c.facts.needs) <= set(provides)]

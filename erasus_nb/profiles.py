@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+#: Training seeds reserved for choosing settings; a reported row never uses one.
+TUNING_SEEDS = (1000, 1001, 1002, 1003)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -167,14 +170,26 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
 }
 
 
-def sizes_of(profile: str, workload: str) -> Sizes | TextSizes:
+#: Every workload there is; the sizes make it one.
+WORKLOADS = tuple(PROFILES["laptop"])
+
+
+def sizes_of(
+    profile: str, workload: str, published: bool = False
+) -> Sizes | TextSizes | PublishedSizes:
     """The sizes of one workload in one profile.
+
+    Args:
+        published: Of models and data of others on that workload.
 
     Raises:
         ValueError: an unknown profile or workload; the message says which there are.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
+    table = PUBLISHED if published else PROFILES
+    if profile not in table:
+        raise ValueError(f"there is no profile {profile!r}; there are {', '.join(table)}")
+    if published:
+        return PUBLISHED[profile]
     if workload not in PROFILES[profile]:
         raise ValueError(
             f"profile {profile!r} has no workload {workload!r}; "

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from . import ROOT
 
 #: Raised when a field changes meaning; documents of another version are refused by name.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "not_applicable", "error", "diverged"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -58,8 +58,8 @@ class Cost(_Model):
     """What the strategy cost, apart from measuring it.
 
     `example_passes` counts forward plus backward passes of single examples through a model.
-    `seconds` is processor time of the
-    one thread on a CPU, wall time on an accelerator. `retrain_*` are the same for the retrained model of this seed.
+    `seconds` is processor time of the one thread on a CPU, wall time on an accelerator.
+    `retrain_*` are the same for the retrained model of this seed.
     `peak_memory_mb` is the rise of peak memory during the run (process or accelerator), null
     where the system cannot tell. `extra_storage_bytes` had to be kept before the request.
     """
@@ -73,8 +73,27 @@ class Cost(_Model):
     examples_read: dict[str, int] = {}
 
 
+class Environment(_Model):
+    """Where, when and with which commit something was made."""
+
+    commit: str
+    dirty: bool
+    python: str
+    torch: str
+    device: str
+    threads: int
+    at: str
+
+
 class Row(_Model):
-    """One strategy x workload x seed, as measured."""
+    """One strategy x workload x seed, as measured.
+
+    `code` is the hash of all code and settings that the row depends on, as keys.py computes it
+    from the sources; a board takes only rows whose code is that of the sources that are there.
+    `made` says where the row itself was made, whatever else stands in its document. `edited`:
+    the code that ran is not the code of that name in the file. `product` is what was measured,
+    where that is more than the weights of the workload's model.
+    """
 
     strategy: str
     kind: Literal["original", "retrained", "control", "strategy"]
@@ -94,7 +113,11 @@ class Row(_Model):
     info: dict[str, Any] = {}
     cost: Cost | None = None
     departures: list[str] = []
+    product: str = ""
     key: str
+    code: str = ""
+    edited: bool = False
+    made: Environment | None = None
 
     @model_validator(mode="after")
     def _absence_has_a_reason(self):
@@ -115,24 +138,14 @@ class Gate(_Model):
     reason: str | None = None
 
 
-class Environment(_Model):
-    commit: str
-    dirty: bool
-    python: str
-    torch: str
-    device: str
-    threads: int
-    at: str
-
-
 class Document(_Model):
     """The rows that one notebook wrote for one workload.
 
     `facts` describes the workload (chance, sizes, model, data, request, criteria);
-    `parameters` is what the notebook was run with.
+    `parameters` and `environment` are those of the run that wrote it last.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     category: str
     workload: str
     profile: str
@@ -157,6 +170,18 @@ def path_of(profile: str, workload: str, category: str, out: str | Path = "") ->
     return Path(out or ROOT / "results") / profile / workload / f"{category}.json"
 
 
+def text_of(path: str | Path) -> str:
+    """The text of a file.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def read(path: str | Path) -> Document:
     """Read one document.
 
@@ -166,9 +191,7 @@ def read(path: str | Path) -> Document:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+        data = json.loads(text_of(path))
     except ValueError as error:
         raise RecordError(
             f"{path}: is not complete JSON ({error}); remove it and run again"
@@ -224,15 +247,6 @@ def write(path: str | Path, document: Document) -> None:
     """Validate and write one document atomically."""
     Document.model_validate(document.model_dump())
     write_text(path, dumps(document))
-
-
-def folders(root: str | Path | None = None) -> dict[str, Path]:
-    """Profile -> folder for every profile that has documents under `root` (default results/).
-
-    `published` is the folder of the published site's rows.
-    """
-    base = Path(root or ROOT / "results")
-    return {p.name: p for p in sorted(base.glob("*")) if p.is_dir() and any(p.glob("*/*.json"))}
 
 
 def load(folder: str | Path) -> dict[str, list[Document]]:

@@ -7,7 +7,7 @@ reader sees in the notebook is the function that runs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,22 @@ class MissingRecord(Exception):
     """A strategy needs a record of base training that was not made."""
 
 
+#: What a strategy can need of a workload, and what each word means.
+NEEDS = {
+    "labels": "an answer to each example that a wrong one can replace",
+    "classes": "labels that are finitely many classes",
+    "outputs": "answers of two models to one example that can be compared",
+    "prunable units": "hidden units that can be removed one by one",
+    "dense units": "hidden units, each read by one column of one matrix",
+    "tokens": "examples that are sequences of tokens",
+    "decoder": "a transformer decoder, layer by layer",
+    "facts": "facts with a subject and an object, marked in the data",
+    "pairs": "examples that are pairs of two modalities",
+    "two views": "examples that two encoders could see, one half each",
+    "denoiser": "a network that takes noise out of an image, step by step",
+}
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the mark attaches to a strategy.
@@ -55,20 +71,41 @@ class Facts:
         category: One of the seed board's seven categories.
         cite: Key in references.bib of the paper that the function implements.
         reads: The declared members of READABLE, "forget" and "retain" already expanded.
-        on: Workloads on which it is run as the paper's own method.
-        analogue_on: Workloads on which it runs as a marked analogue.
+        needs: What a workload must provide for the paper's own method, of NEEDS.
+        analogue: What it must provide for the marked analogue; None where there is none.
+        on: Names of workloads to keep to; empty is every one that provides what is needed.
         budget: Settings tried on the tuning seeds, at most eight, besides the defaults.
         departures: How the function differs from the paper, a sentence each.
+        product: What it returns, where that is more than the weights of the workload's model.
+        declared: `reads` as written.
     """
 
     name: str
     category: str
     cite: str
     reads: frozenset[str]
-    on: tuple[str, ...]
-    analogue_on: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    analogue: tuple[str, ...] | None = None
+    on: tuple[str, ...] = ()
     budget: tuple[Mapping[str, Any], ...] = ()
     departures: tuple[str, ...] = ()
+    product: str = ""
+    declared: tuple[str, ...] = ()
+
+    def form_on(self, workload: str, provides: Collection[str]) -> str | None:
+        """How it runs on a workload: "native", "analogue", or None where it does not.
+
+        Args:
+            workload: Its name.
+            provides: What it provides, of NEEDS.
+        """
+        if self.on and workload not in self.on:
+            return None
+        if set(self.needs) <= set(provides):
+            return "native"
+        if self.analogue is not None and set(self.analogue) <= set(provides):
+            return "analogue"
+        return None
 
 
 #: How many settings a strategy may try on the tuning seeds; the same for everybody.
@@ -80,19 +117,28 @@ def strategy(
     category: str,
     cite: str,
     reads: Iterable[str],
-    on: Iterable[str],
-    analogue_on: Iterable[str] = (),
+    needs: Iterable[str] = (),
+    analogue: Iterable[str] | None = None,
+    on: Iterable[str] = (),
     budget: Iterable[Mapping[str, Any]] = (),
     departures: Iterable[str] = (),
+    product: str = "",
 ) -> Callable[[Callable], Callable]:
     """Mark a function as a strategy by attaching its Facts as `.facts`; nothing is wrapped.
 
     Raises:
-        ValueError: an unknown name in `reads`, a tuning budget of more than eight
-            settings, or a setting that the function does not take.
+        ValueError: an unknown name in `reads`, `needs` or `analogue`, a tuning budget of more
+            than eight settings, or a setting that the function does not take.
     """
+    declared, needs = tuple(reads), tuple(needs)
+    analogue = None if analogue is None else tuple(analogue)
+    for need in (*needs, *(analogue or ())):
+        if need not in NEEDS:
+            raise ValueError(
+                f"{need!r} is not something a strategy can need; allowed: {', '.join(NEEDS)}"
+            )
     wanted: set[str] = set()
-    for item in reads:
+    for item in declared:
         parts = _SHORT.get(item, (item,))
         unknown = [part for part in parts if part not in READABLE]
         if unknown:
@@ -114,14 +160,17 @@ def strategy(
                     f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
                 )
         function.facts = Facts(
-            function.__name__,
-            category,
-            cite,
-            frozenset(wanted),
-            tuple(on),
-            tuple(analogue_on),
-            trials,
-            tuple(departures),
+            name=function.__name__,
+            category=category,
+            cite=cite,
+            reads=frozenset(wanted),
+            needs=needs,
+            analogue=analogue,
+            on=tuple(on),
+            budget=trials,
+            departures=tuple(departures),
+            product=product,
+            declared=declared,
         )
         return function
 

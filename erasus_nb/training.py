@@ -12,18 +12,15 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from .profiles import Recipe
 from .strategy import Batch, Split
-
-if TYPE_CHECKING:
-    from .provenance import UpdateLog
-    from .workloads.base import Recipe, Task
-
+from .task import Task
+from .update_log import UpdateLog
 
 # ------------------------------------------------------------------ seeds and orders
 

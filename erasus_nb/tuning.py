@@ -12,14 +12,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import ROOT, cells, records, score
-from .benchmark import TUNING_SEEDS, Bench
+from . import ROOT, cells, records, score, workloads
+from .benchmark import Bench
 from .strategy import BUDGET, settings_of
-
-
-def seeds_of(workload: str) -> tuple[int, ...]:
-    """The tuning seeds of a workload: fewer where an original takes many seconds."""
-    return TUNING_SEEDS[:2] if workload == "text" else TUNING_SEEDS
 
 
 def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
@@ -102,14 +97,12 @@ def tune(
         names: Which of its strategies; all of them if empty.
         say: Receives one line per strategy.
     """
-    seeds = seeds_of(workload)
+    load = workloads.load(workload, "laptop")
+    seeds = tuple(load.tuning_seeds)
     bench = Bench(workload, "laptop", seeds, out=None)
     path = ROOT / "notebooks" / "tuned" / f"{category}.json"
     for name, function in cells.strategies(category).items():
-        if (names and name not in names) or workload not in {
-            *function.facts.on,
-            *function.facts.analogue_on,
-        }:
+        if (names and name not in names) or not function.facts.form_on(workload, load.provides):
             continue
         found = trials(bench, function)
         entry = choose(found, seeds)

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from erasus_nb.training import global_seed
-from erasus_nb.workloads.corpus import people
+from erasus_nb.workloads.text.corpus import people
 
 
 def sentences(count: int, seed: str) -> list[str]:

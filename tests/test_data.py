@@ -25,7 +25,7 @@ from erasus_nb.provenance import (
 )
 from erasus_nb.strategy import MissingRecord, NotApplicable, Split
 from erasus_nb.training import fit, same_weights
-from erasus_nb.workloads.base import Records
+from erasus_nb.task import Records
 
 torch.set_num_threads(1)
 data = load("data")

@@ -11,7 +11,7 @@ from erasus_nb import cells
 from erasus_nb.profiles import Recipe
 from erasus_nb.strategy import Batch, Split
 from erasus_nb.training import clone, fit, generator, optimizer, same_weights
-from erasus_nb.workloads.base import Task
+from erasus_nb.task import Task
 
 page = cells.load("parameter")
 

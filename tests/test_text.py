@@ -27,7 +27,7 @@ from erasus_nb.training import (
     weights,
 )
 from erasus_nb.workloads import text
-from erasus_nb.workloads.corpus import PHRASINGS, everything, people
+from erasus_nb.workloads.text.corpus import PHRASINGS, everything, people
 
 torch.set_num_threads(1)
 

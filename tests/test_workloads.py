@@ -19,7 +19,7 @@ from erasus_nb.profiles import PROFILES, sizes_of
 from erasus_nb.strategy import DataAccessError, MissingRecord, NotApplicable
 from erasus_nb.training import generator, same_weights
 from erasus_nb.workloads import digits, synthetic
-from erasus_nb.workloads.base import Meter, Records
+from erasus_nb.task import Meter, Records
 from erasus_nb.workloads.classifier import _memberships, wrong_labels
 
 MODULES = {"synthetic": synthetic, "digits": digits}

@@ -1,45 +1,33 @@
-"""The workloads, one file each, and the one door to them."""
+"""The workloads, a folder for each kind, and the one door to them.
+
+A workload is a module here with a function `make(sizes, device)`, and sizes of that name in
+profiles.py. Nothing else lists them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-#: Workload -> the modules of this folder, besides base.py, that its rows depend on.
-MADE_OF = {
-    "synthetic": ("classifier.py", "synthetic.py"),
-    "digits": ("classifier.py", "digits.py"),
-    "text": ("corpus.py", "text.py"),
-}
-WORKLOADS = tuple(MADE_OF)
+from ..profiles import WORKLOADS, sizes_of
+from .given import Published
 
+if TYPE_CHECKING:
+    from .base import Workload
 
-@dataclass(frozen=True)
-class Published:
-    """Models and data of others for workload `text`, each a hub id or a local folder.
+__all__ = ["TAKES_PUBLISHED", "WORKLOADS", "Published", "home", "load"]
 
-    Args:
-        model: A causal language model: the original, if `retrained` is given; else what
-            original and retrained model are trained from.
-        data: MUSE-News, MUSE-Books or TOFU in their authors' layouts;
-            "locuslab/TOFU:forget05" is one of TOFU's smaller requests.
-        retrained: The original's architecture trained without the forget set.
-        tokenizer: Where the tokenizer is, if not beside the model.
-    """
-
-    model: str
-    data: str
-    retrained: str = ""
-    tokenizer: str = ""
+#: Workloads that models and data of others can be given for, and the module that reads them.
+TAKES_PUBLISHED = {"text": "published"}
 
 
 def load(
     name: str, profile: str = "laptop", device: str = "cpu", published: Published | None = None
-):
+) -> Workload:
     """Build a workload at a profile's sizes.
 
     Args:
-        published: Models and data of others, for `text`.
+        published: Models and data of others, where the workload takes them.
 
     Raises:
         ValueError: an unknown workload or profile, or something published that cannot be
@@ -47,12 +35,22 @@ def load(
     """
     import torch
 
-    from ..profiles import sizes_of
-
     if name not in WORKLOADS:
         raise ValueError(f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}")
-    if published is not None:
-        if name != "text":
-            raise ValueError(f"published models and data are for workload text, not {name}")
-        return import_module(".published", __name__).make(published, profile, torch.device(device))
-    return import_module(f".{name}", __name__).make(sizes_of(profile, name), torch.device(device))
+    if published is None:
+        module = import_module(f".{name}", __name__)
+        return module.make(sizes_of(profile, name), torch.device(device))
+    if name not in TAKES_PUBLISHED:
+        raise ValueError(
+            f"published models and data are for workload {' or '.join(TAKES_PUBLISHED)}, not {name}"
+        )
+    module = import_module(f".{TAKES_PUBLISHED[name]}", __name__)
+    return module.make(published, profile, torch.device(device))
+
+
+def home(page: str) -> str:
+    """The workload at which a page's strategies are at home; the first one where none says so."""
+    for name in WORKLOADS:
+        if page in getattr(import_module(f".{name}", __name__), "HOME_OF", ()):
+            return name
+    return WORKLOADS[0]

@@ -1,93 +1,68 @@
-"""What every workload provides: the request, the hooks that strategies use, the records.
+"""What every workload is: data, a model, a loss, measurements and a request.
 
-A workload is data, a model, a loss, measurements and a request. A strategy never sees the
-workload: it gets a Task, which answers the hooks below and hands out records of base
-training only to strategies that declare them.
+A workload answers for itself. What depends on its kind (a sentence for a reader, the gates,
+which strategies can run, what only it can draw) is asked of the object; nothing outside this
+folder asks which workload it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..profiles import Recipe
-from ..strategy import Batch, DataAccessError, MissingRecord, NotApplicable
+from ..profiles import TUNING_SEEDS, Recipe
+from ..strategy import Batch
+from ..task import Task
+from ..update_log import UpdateLog
+
+CLOSER, HIGHER, LOWER = "closer to retrained", "higher", "lower"
 
 
-class Meter:
-    """Counts example passes: one forward or one backward pass of one example is one."""
-
-    def __init__(self):
-        self.passes = 0
-
-    def count(self, examples: int, backward: bool | None = None) -> None:
-        """Add a forward pass of `examples`, and a backward pass where gradients are kept."""
-        backward = torch.is_grad_enabled() if backward is None else backward
-        self.passes += examples * (2 if backward else 1)
-
-
-@dataclass(frozen=True)
-class UnitGroup:
-    """A layer of hidden units that can be pruned one by one.
-
-    Args:
-        name: For messages, e.g. "hidden 1".
-        producer: Module whose output rows are the units; consumer: module that reads them.
-        activation: Module whose output is the activation after the nonlinearity; the unit
-            axis is dimension 1.
-        columns: Consecutive input columns of the consumer that belong to one unit.
-        last: The activation is instead the *input* of `activation`, (B, T, units).
-    """
+class Metric(NamedTuple):
+    """One measured number; see `metric`."""
 
     name: str
-    producer: str | tuple[str, ...]
-    consumer: str
-    activation: str
-    columns: int = 1
-    last: bool = False
+    value: float | None
+    unit: str
+    better: str
+    n: int
+    reason: str | None
 
 
-@dataclass(frozen=True)
-class DecoderLayer:
-    """Where the parts of one transformer layer are, by module name.
+def metric(
+    name: str,
+    values: Tensor | Sequence[float] | float | None,
+    unit: str = "fraction",
+    better: str = CLOSER,
+    n: int | None = None,
+    absent: str = "there is nothing to measure it on",
+) -> Metric:
+    """One line of a workload's table of measurements.
 
     Args:
-        name: The layer; its output is the hidden state.
-        attention_out: Output projection of attention; its input is all heads side by side.
-        mlp_in: First matrices of the MLP (two where it is gated); a row is a neuron.
-        mlp_out: Second matrix of the MLP; its input is the neurons' activations.
-        heads: Attention heads.
+        name: In words, for a reader.
+        values: One value per example, whose mean is taken, or the value itself. None, or no
+            examples: it was not measured.
+        better: CLOSER (to the retrained model), HIGHER or LOWER.
+        n: Examples behind it; by default as many as there are values.
+        absent: Why it has no value, where it has none.
     """
-
-    name: str
-    attention_out: str
-    mlp_in: tuple[str, ...]
-    mlp_out: str
-    heads: int
-
-
-class Fact(NamedTuple):
-    """A fact as a language model meets it.
-
-    `prompt` (p,) is a whole prompt, its start token included, up to where the object
-    begins; `subject` is the (start, stop) of the subject's tokens in it; `object` (o,)
-    are the tokens that should follow.
-    """
-
-    prompt: Tensor
-    subject: tuple[int, int]
-    object: Tensor
-
-
-class Embedding(NamedTuple):
-    """One modality of a batch: `features` before and `projected` after its projection."""
-
-    features: Tensor
-    projected: Tensor
+    if isinstance(values, Tensor):
+        n = values.numel() if n is None else n
+        values = values.double() if values.dtype == torch.bool else values
+        values = float(values.mean()) if values.numel() else None
+    elif isinstance(values, Sequence):
+        n = len(values) if n is None else n
+        values = sum(values) / len(values) if values else None
+    value = None if values is None else float(values)
+    return Metric(name, value, unit, better, n or 0, absent if value is None else None)
 
 
 @dataclass(frozen=True)
@@ -118,191 +93,194 @@ class Request:
     sentence: str
 
 
-@dataclass
-class Records:
-    """Records of base training, each made when it is first asked for and then kept."""
+class Workload(ABC):
+    """What the bench asks of any workload; a kind of workload is a subclass.
 
-    makers: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-    made: dict[str, Any] = field(default_factory=dict)
+    A subclass adds what is marked "its own" below. Attributes without a value here are set
+    by it.
 
-    def get(self, name: str) -> Any:
-        if name not in self.makers:
-            raise MissingRecord(f"base training of this workload kept no {name}")
-        if name not in self.made:
-            self.made[name] = self.makers[name]()
-        return self.made[name]
-
-
-class Task:
-    """The hooks a strategy may use. A workload subclasses it; strategies stay as they are.
-
-    Everything is per example, shape (B,), unless it says otherwise. A hook that means
-    nothing on a workload raises NotApplicable with the reason.
+    Attributes:
+        name: In results and on boards.
+        sizes: From profiles.py.
+        device: Where everything is computed.
+        model_text, data_text: For readers and board headers.
+        kind: The folder here that has what workloads of its kind share, and their pictures.
+        criteria: What C1 to C4 are here, in a few words each.
+        gates: What the workload has to meet before a board means anything (gates.py).
+        sentence: What a page says of a strategy here, for `Page.say`; None where the page's
+            own sentence fits, which speaks of classifiers.
+        home_of: Pages whose strategies are at home here.
+        tuning_seeds: Training seeds on which settings are chosen; no row reports them.
+        requests: The kinds of request that it takes.
+        stacked: Whether models of several seeds are trained at once.
+        timed_steps: On how many steps retraining is timed; None times it whole.
+        attack_steps: Steps of the relearning attack after which is measured.
+        no_record: Records of base training that mean nothing here, with the reason.
+        fixed: Which model -> its weights, where original and retrained come from elsewhere.
+        owners: Training ids of each who may ask, where that is known before training; a log
+            of updates then keeps sums and not steps.
+        published: Whether models and data are others', so that no claim of the book is about it.
+        remember: Keeps costly tensors by name; the bench puts its cache here.
     """
 
-    recipe: Recipe
+    name: str
+    sizes: Any
+    device: torch.device
+    model_text: str
+    data_text: str
+    kind: ClassVar[str]
+    criteria: Mapping[str, str]
+    gates: Sequence[Mapping[str, Any]] = ()
+    sentence: str | None = None
+    home_of: Sequence[str] = ()
+    tuning_seeds: Sequence[int] = TUNING_SEEDS
+    requests: Sequence[str] = ("standard",)
+    stacked: bool = False
+    timed_steps: int | None = None
+    attack_steps: Sequence[int] = (0, 5, 10, 20, 40)
+    no_record: Mapping[str, str] = {}
+    fixed: Callable[[str], dict[str, Tensor]] | None = None
+    owners: Sequence[Tensor] | None = None
+    published: bool = False
+    remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 
-    def __init__(
-        self,
-        seed: object = 0,
-        *,
-        reads: frozenset[str] | None = None,
-        records: Records | None = None,
-        meter: Meter | None = None,
-        forgotten_class: int | None = None,
-        validation: Batch | None = None,
-    ):
-        self.seed, self._reads = seed, reads
-        self._records, self.meter = records or Records(), meter or Meter()
-        self._forgotten_class, self._validation = forgotten_class, validation
-
-    # ---- the model and the loss
-
-    def loss(self, model, batch: Batch) -> Tensor:
-        """Training loss of each example."""
-        raise NotApplicable("this workload has no per-example loss")
-
-    def outputs(self, model, batch: Batch) -> Tensor:
-        """What the model says, before any normalisation; (B, C) for a classifier."""
-        raise NotApplicable("this workload has no outputs that compare between models")
-
-    def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """`loss`, where what the model says about the batch is at hand already."""
-        raise NotApplicable("this workload's loss does not follow from outputs")
-
-    def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
-        """How far the student's outputs are from the teacher's: KL(teacher || student) T^2."""
-        raise NotApplicable("this workload has no divergence between outputs")
-
-    def uninformed(self, outputs: Tensor) -> Tensor:
-        """Outputs of a model that knows nothing, same shape: the target of forced ignorance."""
-        raise NotApplicable("this workload has no uninformed output")
-
-    def new_model(self, seed: object) -> nn.Module:
-        """A freshly initialised model of the original's architecture."""
-        raise NotApplicable("this workload cannot make a fresh model")
-
-    # ---- labels
-
-    def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with a wrong label on every example (never the right one by chance)."""
-        raise NotApplicable("this workload has no labels to replace")
-
-    def label_distribution(self, model, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Labels (K,) and the model's own probability of each, (B, K), detached."""
-        raise NotApplicable("this workload's labels cannot be enumerated")
-
-    def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with labels drawn from the model's own predictions."""
-        raise NotApplicable("this workload's labels cannot be sampled")
-
-    # ---- the architecture
-
-    def unit_groups(self, model) -> list[UnitGroup]:
-        """Hidden units that can be pruned, layer by layer; never the output layer."""
-        raise NotApplicable("this workload's model has no prunable units")
-
-    def blocks(self, model) -> list[list[str]]:
-        """Module names with parameters, block by block, from input to output."""
-        raise NotApplicable("this workload's model has no ordered blocks")
-
-    def head(self, model) -> str:
-        """Name of the output module."""
-        raise NotApplicable("this workload's model has no output layer")
-
-    def linears(self, model) -> list[str]:
-        """Names of the linear and convolution modules but the head: where adapters go."""
-        raise NotApplicable("this workload's model has no layer for adapters")
-
-    def modalities(self, model) -> dict[str, list[str]]:
-        """Modality -> its module names, from input to output, the projection last."""
-        raise NotApplicable("this workload has one modality; there is nothing to decouple")
-
-    def embeddings(self, model, batch: Batch) -> dict[str, Embedding]:
-        """Modality -> what the model makes of that half of each pair."""
-        raise NotApplicable("this workload has one modality; there is nothing to embed")
-
-    # ---- language models
-
-    def token_losses(self, model, batch: Batch) -> Tensor:
-        """Loss of each next token, shape (B, T - 1); 0 where there is no target."""
-        raise NotApplicable("this workload has no tokens")
-
-    def scored(self, batch: Batch) -> Tensor:
-        """Which next tokens are targets, bool, shape (B, T - 1)."""
-        raise NotApplicable("this workload has no tokens")
-
-    def places(self, batch: Batch) -> Tensor | None:
-        """Which places of each example are real, bool, (B, T); None where all are."""
-        return None
-
-    def starts(self, batch: Batch) -> Tensor | None:
-        """Places at which a text starts and says nothing yet, bool, (B, T), if there are any."""
-        return None
-
-    def decoder(self, model) -> list[DecoderLayer]:
-        """The transformer layers, from input to output."""
-        raise NotApplicable("this workload's model is no transformer decoder")
-
-    def embedding(self, model) -> str:
-        """Name of the token embedding."""
-        raise NotApplicable("this workload's model has no token embedding")
-
-    def matrix(self, module: nn.Module) -> Tensor:
-        """A module's weight as (out, in), sharing its memory however it is stored."""
-        return module.weight
-
-    def facts(self, batch: Batch) -> list[Fact]:
-        """The facts that a batch states with their subject before their object."""
-        raise NotApplicable("this workload states no facts")
-
-    def tokens(self, text: str) -> Tensor:
-        """Token ids of a text, shape (n,), without special tokens."""
-        raise NotApplicable("this workload has no tokens")
-
-    def text(self, tokens: Tensor) -> str:
-        """Text of token ids, special tokens left out."""
-        raise NotApplicable("this workload has no tokens")
-
-    # ---- what only some strategies declare
-
-    def _declared(self, what: str) -> None:
-        if self._reads is not None and what not in self._reads:
-            raise DataAccessError(f"this strategy reads {what} but does not declare it")
+    # ---- its own: data and the request
 
     @property
-    def forgotten_class(self) -> int | None:
-        """The class that the request asks to forget, or None if it asks for something else."""
-        self._declared("forgotten class")
-        return self._forgotten_class
+    @abstractmethod
+    def provides(self) -> Collection[str]:
+        """What a strategy can need and is here, of strategy.NEEDS."""
 
-    def validation(self) -> Batch:
-        """Never-trained examples distributed like the forget set, apart from the holdout.
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of everything that the training data and the measurements are made of."""
+
+    @property
+    @abstractmethod
+    def train_ids(self) -> Tensor:
+        """Ids of all training examples, shape (n,)."""
+
+    @abstractmethod
+    def batch(self, ids: Tensor) -> Batch:
+        """Training examples by id."""
+
+    @abstractmethod
+    def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> Request:
+        """What to forget, what to keep, and what to compare with.
 
         Raises:
-            MissingRecord: the workload sets none aside.
+            ValueError: an unknown kind or fold, or an empty request.
         """
-        self._declared("validation")
-        if self._validation is None:
-            raise MissingRecord("this workload sets no validation examples aside")
-        return self._validation
 
-    def initial_weights(self) -> dict[str, Tensor]:
-        """The weights before base training, by parameter name."""
-        self._declared("initial weights")
-        return self._records.get("initial weights")
+    @abstractmethod
+    def validation(self, request: Request) -> Batch | None:
+        """Never-trained examples for strategies that tune themselves, if there are any."""
 
-    def update_log(self):
-        """The log of every update of base training (provenance.UpdateLog)."""
-        self._declared("update log")
-        return self._records.get("update log")
+    # ---- its own: models
 
-    def sisa(self):
-        """The shards' weights after each of their slices (provenance.SisaShards)."""
-        self._declared("sisa shards")
-        return self._records.get("sisa shards")
+    @abstractmethod
+    def make_model(self, seed: object) -> nn.Module:
+        """A freshly initialised model on this workload's device; the same for the same seed."""
 
-    def convex_head(self):
-        """The perturbed convex head on frozen features (provenance.ConvexHead)."""
-        self._declared("convex head")
-        return self._records.get("convex head")
+    @abstractmethod
+    def train(
+        self,
+        ids: Sequence[Tensor],
+        seeds: Sequence[object],
+        recipe: Recipe | None = None,
+        logs: Sequence[UpdateLog | None] | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """Train one model per (ids, seed) pair; returns their state dicts.
+
+        `logs`, one per pair or None for a pair, receive every update.
+        """
+
+    @abstractmethod
+    def task(self, seed: object = 0, **rest) -> Task:
+        """The hooks handed to a strategy; see Task for the arguments."""
+
+    # ---- its own: measuring
+
+    @abstractmethod
+    def measure(self, model: nn.Module, request: Request) -> tuple[dict[str, Metric], Tensor]:
+        """Everything that is measured on one model, and `distributions`.
+
+        Raises:
+            ValueError: the model does not answer as a model of this workload does.
+        """
+
+    @abstractmethod
+    def distributions(self, model: nn.Module, request: Request) -> Tensor:
+        """Probabilities that the model gives on the forget set, (k, answers)."""
+
+    @abstractmethod
+    def attack(self, request: Request) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:
+        """A quarter of the forget set to relearn, and what to measure of the rest.
+
+        Returns:
+            The quarter, and {criterion: model -> share}, higher when more came back.
+        """
+
+    # ---- the same for all
+
+    def start_model(self, seed: object) -> nn.Module:
+        """The model that base training starts from."""
+        return self.make_model(seed)
+
+    def load(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """A model with the given weights, in eval mode."""
+        model = self.make_model(0)
+        model.load_state_dict(state)
+        return model.eval()
+
+    @property
+    def made_by(self) -> str:
+        """The module of this folder that makes it: rows depend on what its `make` names."""
+        return self.name
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What its own kind of workload says in a document, besides `facts`."""
+        return {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a document says of this workload."""
+        return {
+            "made_by": self.made_by,
+            "model": self.model_text,
+            "data": self.data_text,
+            "criteria": dict(self.criteria),
+            "gates": [dict(gate) for gate in self.gates],
+            **self.about,
+        }
+
+    @property
+    def pictures(self) -> ModuleType:
+        """What only this kind of workload can draw: the module `pictures` of its folder.
+
+        By name, because no row depends on how something is drawn.
+        """
+        return import_module(f"{__package__}.{self.kind}.pictures")
+
+    def checked_folds(self, folds: Sequence[int], count: int) -> tuple[int, ...]:
+        """Folds of a request, each once.
+
+        Raises:
+            ValueError: an unknown one, or none.
+        """
+        folds = tuple(dict.fromkeys(folds))
+        if not folds or any(not 1 <= k <= count for k in folds):
+            raise ValueError(f"folds are 1 to {count} and at least one, got {folds}")
+        return folds
+
+    def without(self, ids: Tensor) -> Tensor:
+        """Ids of all training examples but these."""
+        keep = torch.ones(len(self.train_ids), dtype=torch.bool)
+        keep[ids.cpu()] = False
+        return self.train_ids[keep]
+
+    def moved(self, batch: Batch) -> Batch:
+        """A batch on this workload's device."""
+        return Batch({name: value.to(self.device) for name, value in batch.items()})

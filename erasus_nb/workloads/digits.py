@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..profiles import Sizes
 from ..strategy import Batch
+from ..task import UnitGroup
 from ..training import generator, global_seed
-from .base import UnitGroup
 from .classifier import ClassifierWorkload, Fold, wrong_labels
 
 CLASSES = 10

@@ -33,7 +33,7 @@ from transformers.utils import logging
 from .. import profiles
 from ..strategy import Batch
 from ..training import global_seed
-from . import Published
+from .given import Published
 from .text import (
     Part,
     TextFold,
@@ -492,6 +492,8 @@ class PublishedWorkload(TextWorkload):
     template: nn.Module | None = None
     source: Published | None = None
 
+    home_of = ()
+    published = True
     #: Only what base training here could leave, and that at a bearable size.
     no_record = {
         **TextWorkload.no_record,
@@ -527,15 +529,18 @@ class PublishedWorkload(TextWorkload):
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @property
-    def facts(self) -> dict:
-        """What a document says of this workload."""
+    def made_by(self) -> str:
+        return "published"
+
+    @property
+    def about(self) -> dict:
         how = (
             "both models are published"
             if self.fixed
             else "original and retrained model are trained here from one published model"
         )
         return {
-            **super().facts,
+            **super().about,
             "published": {
                 **{k: v for k, v in vars(self.source).items() if v},
                 "dtype": self.sizes.dtype,

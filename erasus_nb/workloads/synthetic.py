@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from ..profiles import Sizes
 from ..strategy import Batch
+from ..task import UnitGroup
 from ..training import generator, global_seed
-from .base import UnitGroup
 from .classifier import ClassifierWorkload, Fold, wrong_labels
+
+#: Pages whose strategies are at home here.
+HOME_OF = ("gradient", "parameter", "data", "ensemble")
 
 CLASSES, LATENT, VIEW = 10, 8, 16
 SEPARATION, NOISE = 6.0, 0.6
@@ -117,4 +120,5 @@ def make(sizes: Sizes, device: torch.device) -> ClassifierWorkload:
         unit_groups=UNITS,
         module=BenchmarkModel,
         device=device,
+        home_of=HOME_OF,
     )

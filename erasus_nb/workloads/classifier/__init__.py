@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import metrics
-from ..profiles import Recipe, Sizes
-from ..strategy import Batch
-from ..training import fit_stack, generator
-from .base import Request, Task, UnitGroup
-
-if TYPE_CHECKING:
-    from ..provenance import UpdateLog
-
-REQUESTS = ("standard", "most", "random", "least")
+from ... import metrics
+from ...profiles import Recipe, Sizes
+from ...strategy import Batch
+from ...task import Task, UnitGroup
+from ...training import fit_stack, generator
+from ...update_log import UpdateLog
+from ..base import HIGHER, LOWER, Metric, Request, Workload, metric
 
 
 @dataclass(frozen=True)
@@ -103,11 +99,11 @@ class ClassifierTask(Task):
 
 
 @dataclass
-class ClassifierWorkload:
+class ClassifierWorkload(Workload):
     """Data, model, request and measurements of a classifier workload.
 
     Args:
-        name: "synthetic" or "digits".
+        name: Of its module in this folder.
         sizes: From profiles.py.
         inputs, labels: Training data, indexed by id; the labels include the canaries' wrong
             ones, because those are what base training sees.
@@ -136,35 +132,28 @@ class ClassifierWorkload:
         default=lambda name, make: make()
     )
 
-    def __post_init__(self):
-        move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
-        self.inputs, self.labels = (self.inputs.to(self.device), self.labels.to(self.device))
-        self.test = move(self.test)
-        self.folds = tuple(
-            Fold(f.concept_class, f.concept, f.canaries, move(f.holdout), move(f.validation))
-            for f in self.folds
-        )
+    #: Pages whose strategies are at home here.
+    home_of: Sequence[str] = ()
 
-    #: What C1 to C4 are here, in a few words each.
+    kind = "classifier"
     criteria = {
         "C1": "canary recall",
         "C2": "concept accuracy, unseen",
         "C3": "loss AUC",
         "C4": "retained accuracy, unseen",
     }
-
-    #: Records of base training that mean nothing here, with the reason: none.
-    no_record = {}
-    #: Models of several seeds are trained at once, which is several times cheaper.
+    requests = ("standard", "most", "random", "least")
+    #: Several times cheaper than one by one. Requests may name any example, so a log of base
+    #: training keeps every step (`owners` is None).
     stacked = True
-    #: Retraining is timed whole.
-    timed_steps = None
-    #: Steps of the relearning attack after which is measured.
-    attack_steps = (0, 5, 10, 20, 40)
-    #: Original and retrained model are always trained here.
-    fixed = None
-    #: Requests may name any example, so a log of base training keeps every step.
-    owners = None
+
+    def __post_init__(self):
+        self.inputs, self.labels = self.inputs.to(self.device), self.labels.to(self.device)
+        self.test = self.moved(self.test)
+        self.folds = tuple(
+            replace(f, holdout=self.moved(f.holdout), validation=self.moved(f.validation))
+            for f in self.folds
+        )
 
     # ---- data
 
@@ -176,15 +165,15 @@ class ClassifierWorkload:
         return hashlib.blake2b(whole, digest_size=8).hexdigest()
 
     @property
-    def facts(self) -> dict:
-        """What a document says of this workload."""
-        return {
-            "chance": 1 / self.classes,
-            "model": self.model_text,
-            "data": self.data_text,
-            "criteria": self.criteria,
-            "shadows": self.sizes.shadows,
-        }
+    def provides(self) -> frozenset[str]:
+        # A matrix reads one column a unit where no image was flattened in between.
+        dense = all(group.columns == 1 for group in self.unit_groups)
+        words = {"labels", "classes", "outputs", "prunable units"}
+        return frozenset(words | ({"dense units"} if dense else set()))
+
+    @property
+    def about(self) -> dict:
+        return {"chance": 1 / self.classes, "shadows": self.sizes.shadows}
 
     def batch(self, ids: Tensor) -> Batch:
         """Training examples by id."""
@@ -199,7 +188,7 @@ class ClassifierWorkload:
     @property
     def core_ids(self) -> Tensor:
         """Ids that no fold ever asks to forget: what a public feature extractor may see."""
-        return self._without(torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds]))
+        return self.without(torch.cat([torch.cat([f.concept, f.canaries]) for f in self.folds]))
 
     @cached_property
     def unseen(self) -> Batch:
@@ -209,11 +198,6 @@ class ClassifierWorkload:
             for f in self.folds
         ]
         return Batch.cat([self.test, *concepts])
-
-    def _without(self, ids: Tensor) -> Tensor:
-        keep = torch.ones(len(self.labels), dtype=torch.bool)
-        keep[ids.cpu()] = False
-        return self.train_ids[keep]
 
     def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> Request:
         """The request: what to forget, what to keep, and what to compare with.
@@ -228,14 +212,11 @@ class ClassifierWorkload:
         Raises:
             ValueError: an unknown kind or fold, or an empty request.
         """
-        if kind not in REQUESTS:
-            raise ValueError(f"request must be one of {', '.join(REQUESTS)}, got {kind!r}")
+        if kind not in self.requests:
+            raise ValueError(f"request must be one of {', '.join(self.requests)}, got {kind!r}")
         if kind != "standard":
             return self._selected(kind)
-        folds = tuple(dict.fromkeys(folds))
-        strange = [k for k in folds if not 1 <= k <= len(self.folds)]
-        if strange or not folds:
-            raise ValueError(f"folds are 1 to {len(self.folds)} and at least one, got {folds}")
+        folds = self.checked_folds(folds, len(self.folds))
         asked = [self.folds[k - 1] for k in folds]
         ids = torch.cat([torch.cat([f.concept, f.canaries]) for f in asked])
         gone = torch.tensor([f.concept_class for f in asked], device=self.device)
@@ -247,7 +228,7 @@ class ClassifierWorkload:
             kind,
             folds,
             self.batch(ids),
-            self.batch(self._without(ids)),
+            self.batch(self.without(ids)),
             Batch.cat([f.holdout for f in asked]),
             self.unseen.take(in_concept.nonzero()[:, 0]),
             self.unseen.take((~in_concept).nonzero()[:, 0]),
@@ -269,7 +250,7 @@ class ClassifierWorkload:
             kind,
             (),
             self.batch(ids),
-            self.batch(self._without(ids)),
+            self.batch(self.without(ids)),
             self.folds[0].holdout,
             self.unseen.take(torch.arange(0)),
             self.unseen,
@@ -286,10 +267,6 @@ class ClassifierWorkload:
         """A freshly initialised model on this workload's device; the same for the same seed."""
         return self.module(("init", self.name, seed)).to(self.device)
 
-    def start_model(self, seed: object) -> nn.Module:
-        """The model that base training starts from."""
-        return self.make_model(seed)
-
     def train(
         self,
         ids: Sequence[Tensor],
@@ -305,12 +282,6 @@ class ClassifierWorkload:
         loss = lambda logits, labels: F.cross_entropy(logits, labels, reduction="none")
         recipe = recipe or self.sizes.recipe
         return fit_stack(self.make_model, loss, self.inputs, self.labels, ids, seeds, recipe, logs)
-
-    def load(self, state: dict[str, Tensor]) -> nn.Module:
-        """A model with the given weights, in eval mode."""
-        model = self.make_model(0)
-        model.load_state_dict(state)
-        return model.eval()
 
     def task(self, seed: object = 0, **rest) -> ClassifierTask:
         """The hooks handed to a strategy; see Task for the arguments."""
@@ -410,143 +381,63 @@ class ClassifierWorkload:
             name: partial(_accuracy, batch=batch) for name, batch in probes.items()
         }
 
-    def measure(self, model: nn.Module, request: Request) -> tuple[dict, Tensor]:
-        """Everything that is measured on one model.
-
-        Returns:
-            Metrics as {key: (name, value or None, unit, better, n, reason or None)}, and the
-            predicted class probabilities on the forget set, shape (n_forget, classes).
+    def measure(self, model: nn.Module, request: Request) -> tuple[dict[str, Metric], Tensor]:
+        """Everything that is measured on one model, and class probabilities on the forget set.
 
         Raises:
             ValueError: the model does not answer with one logit per class.
         """
-        parts = {
-            "forget": request.forget,
-            "retain": request.retain,
-            "holdout": request.holdout,
-            "concept": request.concept,
-            "utility": request.utility,
+        logits = self._logits(model, request)
+        parts = {name: getattr(request, name) for name in logits}
+        losses = {
+            name: F.cross_entropy(logits[name], part["labels"], reduction="none")
+            for name, part in parts.items()
         }
+        right = {name: logits[name].argmax(-1) == part["labels"] for name, part in parts.items()}
+        loss_auc = metrics.auc(-losses["forget"].cpu(), -losses["holdout"].cpu())
+        both = len(request.forget) + len(request.holdout)
+        no_concept = "a request selected by memorisation names no concept"
+        against = "forget against holdout"
+        table = {
+            "C1": metric("canary recall", right["forget"][request.rote]),
+            "C2": metric("concept accuracy, unseen", right["concept"], absent=no_concept),
+            "C3": metric(f"loss AUC, {against}", loss_auc, "AUC", n=both),
+            "C4": metric("accuracy on retained classes, unseen", right["utility"], better=HIGHER),
+            "lira_auc": metric(
+                f"LiRA-lite AUC, {against}", self._lira_auc(logits, request), "AUC", n=both
+            ),
+            "forget_accuracy": metric("accuracy on the forget set", right["forget"]),
+            "retain_accuracy": metric("accuracy on the retain set", right["retain"], better=HIGHER),
+            "forget_loss": metric("loss on the forget set", losses["forget"], "nats"),
+            "retain_loss": metric("loss on the retain set", losses["retain"], "nats", LOWER),
+            "holdout_loss": metric("loss on the holdout", losses["holdout"], "nats"),
+        }
+        return table, logits["forget"].softmax(-1)
+
+    @torch.no_grad()
+    def _logits(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+        """What a model answers in eval mode: part of the request -> logits (n, classes)."""
+        names = ("forget", "retain", "holdout", "concept", "utility")
+        parts = [getattr(request, name) for name in names]
         training = model.training
         model.eval()
-        with torch.no_grad():
-            every = model(torch.cat([part["inputs"] for part in parts.values()]))
+        every = model(torch.cat([part["inputs"] for part in parts]))
         model.train(training)
         if every.shape[1:] != (self.classes,):
             raise ValueError(
                 f"it answers with shape {tuple(every.shape[1:])}, not ({self.classes},)"
             )
-        logits = dict(zip(parts, every.split([len(part) for part in parts.values()])))
-        losses = {
-            k: F.cross_entropy(logits[k], part["labels"], reduction="none")
-            for k, part in parts.items()
-        }
-        right = {k: (logits[k].argmax(-1) == part["labels"]) for k, part in parts.items()}
-        share = lambda mask: float(mask.double().mean())
-        n = {k: len(part) for k, part in parts.items()}
-        rote = request.rote
+        return dict(zip(names, every.split([len(part) for part in parts])))
+
+    def _lira_auc(self, logits: dict[str, Tensor], request: Request) -> float:
+        """AUC of the likelihood ratio of LiRA-lite, forget set against holdout."""
         confidence, member = self.shadow_confidence(request)
         target = torch.cat([logits["forget"], logits["holdout"]])
         labels = torch.cat([request.forget["labels"], request.holdout["labels"]])
-        ratio = metrics.lira_lite(
-            confidence, member, metrics.logit_scaled_confidence(target, labels).cpu()
-        )
-        both = n["forget"] + n["holdout"]
-        concept = (
-            (
-                "concept accuracy, unseen",
-                share(right["concept"]),
-                "fraction",
-                "closer to retrained",
-                n["concept"],
-                None,
-            )
-            if n["concept"]
-            else (
-                "concept accuracy, unseen",
-                None,
-                "fraction",
-                "closer to retrained",
-                0,
-                "a request selected by memorisation names no concept",
-            )
-        )
-        measured = {
-            "C1": (
-                "canary recall",
-                share(right["forget"][rote]),
-                "fraction",
-                "closer to retrained",
-                int(rote.sum()),
-                None,
-            ),
-            "C2": concept,
-            "C3": (
-                "loss AUC, forget against holdout",
-                metrics.auc(-losses["forget"].cpu(), -losses["holdout"].cpu()),
-                "AUC",
-                "closer to retrained",
-                both,
-                None,
-            ),
-            "C4": (
-                "accuracy on retained classes, unseen",
-                share(right["utility"]),
-                "fraction",
-                "higher",
-                n["utility"],
-                None,
-            ),
-            "lira_auc": (
-                "LiRA-lite AUC, forget against holdout",
-                metrics.auc(ratio[: n["forget"]], ratio[n["forget"] :]),
-                "AUC",
-                "closer to retrained",
-                both,
-                None,
-            ),
-            "forget_accuracy": (
-                "accuracy on the forget set",
-                share(right["forget"]),
-                "fraction",
-                "closer to retrained",
-                n["forget"],
-                None,
-            ),
-            "retain_accuracy": (
-                "accuracy on the retain set",
-                share(right["retain"]),
-                "fraction",
-                "higher",
-                n["retain"],
-                None,
-            ),
-            "forget_loss": (
-                "loss on the forget set",
-                float(losses["forget"].mean()),
-                "nats",
-                "closer to retrained",
-                n["forget"],
-                None,
-            ),
-            "retain_loss": (
-                "loss on the retain set",
-                float(losses["retain"].mean()),
-                "nats",
-                "lower",
-                n["retain"],
-                None,
-            ),
-            "holdout_loss": (
-                "loss on the holdout",
-                float(losses["holdout"].mean()),
-                "nats",
-                "closer to retrained",
-                n["holdout"],
-                None,
-            ),
-        }
-        return measured, logits["forget"].softmax(-1)
+        found = metrics.logit_scaled_confidence(target, labels).cpu()
+        ratio = metrics.lira_lite(confidence, member, found)
+        n = len(request.forget)
+        return metrics.auc(ratio[:n], ratio[n:])
 
 
 @torch.no_grad()

@@ -28,12 +28,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from .. import metrics
-from ..profiles import Recipe, TextSizes
-from ..strategy import Batch, NotApplicable, Split
-from ..training import fit, generator, global_seed
-from .base import DecoderLayer, Fact, Request, Task, UnitGroup
+from ... import metrics
+from ...profiles import TUNING_SEEDS, Recipe, TextSizes
+from ...strategy import Batch, NotApplicable, Split
+from ...task import DecoderLayer, Fact, Task, UnitGroup
+from ...training import fit, generator, global_seed
+from ..base import HIGHER, LOWER, Metric, Request, Workload, metric
 from .corpus import Person, Statement, everything, people
+
+#: Pages whose strategies are at home here.
+HOME_OF = ("llm",)
 
 #: Label of a position that is no target, as transformers has it.
 IGNORED = -100
@@ -340,7 +344,7 @@ class TextRequest(Request):
 
 
 @dataclass
-class TextWorkload:
+class TextWorkload(Workload):
     """Tokens, model, request and measurements of a language-model workload.
 
     Args:
@@ -377,32 +381,37 @@ class TextWorkload:
     #: An answer ends before the first of these.
     stops: tuple[str, ...] = ()
 
-    #: What C1 to C4 are here, in a few words each.
+    kind = "text"
+    home_of = HOME_OF
     criteria = {
         "C1": "ROUGE-L F1 of continuations",
         "C2": "answers, both phrasings",
         "C3": "Min-40 % AUC",
         "C4": "retained answers and text",
     }
-    #: Records of base training that mean nothing here, with the reason.
+    sentence = (
+        "Retrain-Match {rm}. Continuations {m:C1} (original {o:C1}, retrained {r:C1}), answers "
+        "{m:C2} ({o:C2}, {r:C2}), Min-40 % AUC {m:C3} ({o:C3}, {r:C3}), retained answers and "
+        "text {m:C4} ({r:C4}); loss on forget passages {m:forget_loss} nats ({r:forget_loss}); "
+        "{time_ratio} times the seconds of retraining; {flags}"
+    )
+    #: Fewer than a classifier's: an original and its retrained model take most of a minute.
+    tuning_seeds = TUNING_SEEDS[:2]
+    provides = frozenset({"labels", "outputs", "prunable units", "tokens", "decoder", "facts"})
     no_record = {
         "convex head": "a certificate needs a strongly convex loss, which a language "
         "model has not; a convex probe on its features would forget no text"
     }
-    #: A language model fills a core alone: models of several seeds are trained one by one.
-    stacked = False
-    #: Retraining takes many seconds; its cost is measured on so many steps.
+    #: Retraining takes many seconds; its cost is measured on so many steps. (Models of several
+    #: seeds are trained one by one: a language model fills a core alone.)
     timed_steps = 8
-    #: Steps of the relearning attack after which is measured.
     attack_steps = (0, 5, 10, 20)
-    #: Which model -> its weights, where original and retrained come from elsewhere.
-    fixed: Callable[[str], dict[str, Tensor]] | None = None
 
     def __post_init__(self):
-        move = lambda batch: Batch({k: v.to(self.device) for k, v in batch.items()})
-        self.data = move(self.data)
+        self.data = self.moved(self.data)
         self.folds = tuple(
-            replace(f, holdout=move(f.holdout), validation=move(f.validation)) for f in self.folds
+            replace(f, holdout=self.moved(f.holdout), validation=self.moved(f.validation))
+            for f in self.folds
         )
         self.pad = self.tokenizer.pad_token_id
         self.bos = self.tokenizer.bos_token_id
@@ -461,13 +470,9 @@ class TextWorkload:
         return hashlib.blake2b(text.encode() + tokens, digest_size=8).hexdigest()
 
     @property
-    def facts(self) -> dict:
-        """What a document says of this workload."""
+    def about(self) -> dict:
         return {
             "chance": 0.0,
-            "model": self.model_text,
-            "data": self.data_text,
-            "criteria": self.criteria,
             "prompt_tokens": self.prompt,
             "continuation_tokens": self.continuation,
             "divergence_positions": POSITIONS,
@@ -485,14 +490,10 @@ class TextWorkload:
         """
         if kind != "standard":
             raise ValueError(f"workload text has the standard request only, not {kind}")
-        folds = tuple(dict.fromkeys(folds))
-        if not folds or any(not 1 <= k <= len(self.folds) for k in folds):
-            raise ValueError(f"folds are 1 to {len(self.folds)} and at least one, got {folds}")
+        folds = self.checked_folds(folds, len(self.folds))
         asked = [self.folds[k - 1] for k in folds]
         kept = [f for k, f in enumerate(self.folds, 1) if k not in folds]
         ids = torch.cat([f.ids for f in asked])
-        keep = torch.ones(len(self.data), dtype=torch.bool)
-        keep[ids] = False
         forget = self.batch(ids)
         holdout = Batch.cat([f.holdout for f in asked])
         parts = {
@@ -504,7 +505,7 @@ class TextWorkload:
             kind,
             folds,
             forget,
-            self.batch(self.train_ids[keep]),
+            self.batch(self.without(ids)),
             holdout,
             holdout.take(torch.arange(0)),
             holdout.take(torch.arange(0)),
@@ -542,16 +543,6 @@ class TextWorkload:
             fit(model, self.task(seed), data, recipe or self.sizes.recipe, seed, log=log)
             states.append({k: v.detach().clone() for k, v in model.state_dict().items()})
         return states
-
-    def start_model(self, seed: object) -> nn.Module:
-        """The model that base training starts from."""
-        return self.make_model(seed)
-
-    def load(self, state: dict[str, Tensor]) -> nn.Module:
-        """A model with the given weights, in eval mode."""
-        model = self.make_model(0)
-        model.load_state_dict(state)
-        return model.eval()
 
     def task(self, seed: object = 0, **rest) -> TextTask:
         """The hooks handed to a strategy; see Task for the arguments."""
@@ -754,12 +745,9 @@ class TextWorkload:
         quarter = torch.arange(first * each, device=self.device)
         return request.forget.take(quarter), probes
 
-    def measure(self, model: nn.Module, request: TextRequest) -> tuple[dict, Tensor]:
-        """Everything that is measured on one model.
-
-        Returns:
-            Metrics as {key: (name, value or None, unit, better, n, reason or None)}, and
-            next-token probabilities at fixed positions of the forget passages, (k, V).
+    def measure(self, model: nn.Module, request: TextRequest) -> tuple[dict[str, Metric], Tensor]:
+        """Everything that is measured on one model, and next-token probabilities (k, V) at
+        fixed positions of the forget passages.
 
         Raises:
             ValueError: the model does not answer with one logit per token.
@@ -771,12 +759,65 @@ class TextWorkload:
         finally:
             model.train(training)
 
-    def _measured(self, model, request: TextRequest) -> dict:
-        forget, holdout = request.parts["forget"], request.parts["holdout"]
-        retain = request.parts["retain"]
-        unlike = holdout.some(len(forget.passages))
+    def _measured(self, model, request: TextRequest) -> dict[str, Metric]:
         rows = self.rows_of(request)
         every = {name: self._read(model, batch) for name, batch in rows.items()}
+        auc = self._membership(rows, every)
+        passages = {
+            name: {key: value[rows[name]["passage"]] for key, value in found.items()}
+            for name, found in every.items()
+        }
+        loss = {k: _mean_loss(r["log_p"], r["scored"]) for k, r in passages.items()}
+        right = {
+            k: metrics.exact_memorisation(r["right"], r["scored"]) for k, r in passages.items()
+        }
+        recited, recited_holdout = self._recited(model, request)
+        unseen, seen, kept = self._answered(model, request)
+        fluent = float((-loss["retain"].mean()).exp())
+        useful = 2 * kept * fluent / (kept + fluent) if kept + fluent else 0.0
+        both = len(rows["forget"]) + len(rows["holdout"])
+        n_unseen, n_seen, n_kept = map(len, self._questions(request))
+        one, against = "the data have one phrasing of each question", "forget against holdout"
+        knowledge = "ROUGE-L F1 of answers" + (", seen and unseen phrasing" if n_seen else "")
+        return {
+            "C1": metric("ROUGE-L F1 of continuations", recited),
+            "C2": metric(
+                knowledge, unseen if seen is None else (seen + unseen) / 2, n=n_seen + n_unseen
+            ),
+            "C3": metric(f"Min-40 % AUC, {against}", auc["min_k"], "AUC", n=both),
+            "C4": metric(
+                "harmonic mean of retained answers and exp(-loss) on retained passages",
+                useful,
+                better=HIGHER,
+                n=n_kept,
+            ),
+            "verbatim_holdout": metric("ROUGE-L F1 of continuations, holdout", recited_holdout),
+            "extraction_strength": metric(
+                "extraction strength",
+                self._strength(passages["forget"]),
+                absent="no forget text is longer than its prompt",
+            ),
+            "answers_unseen": metric("answers, unseen phrasing", unseen, n=n_unseen, absent=one),
+            "answers_seen": metric("answers, seen phrasing", seen, n=n_seen, absent=one),
+            "retain_answers": metric(
+                "answers about retained people", kept, better=HIGHER, n=n_kept
+            ),
+            "auc_loss": metric(f"loss AUC, {against}", auc["loss"], "AUC", n=both),
+            "auc_zlib": metric(f"zlib AUC, {against}", auc["zlib"], "AUC", n=both),
+            "auc_min_k_plus_plus": metric(
+                f"Min-K%++ AUC, {against}", auc["min_k_plus_plus"], "AUC", n=both
+            ),
+            "forget_accuracy": metric("tokens predicted, forget passages", right["forget"]),
+            "retain_accuracy": metric(
+                "tokens predicted, retained passages", right["retain"], better=HIGHER
+            ),
+            "forget_loss": metric("loss on forget passages", loss["forget"], "nats"),
+            "retain_loss": metric("loss on retained passages", loss["retain"], "nats", LOWER),
+            "holdout_loss": metric("loss on holdout passages", loss["holdout"], "nats"),
+        }
+
+    def _membership(self, rows: dict[str, Batch], every: dict[str, dict]) -> dict[str, float]:
+        """AUC, forget set against holdout, of each way to tell familiar text from other text."""
         # What is scored and no more: padding can be a token that decodes to a word.
         learnt = lambda row: row["inputs"][row["labels"] != IGNORED]
         texts = {
@@ -789,120 +830,37 @@ class TextWorkload:
             "loss": lambda k: -_mean_loss(every[k]["log_p"], every[k]["scored"]),
             "zlib": lambda k: metrics.zlib_ratio(every[k]["log_p"], every[k]["scored"], texts[k]),
         }
-        read = {
-            k: {name: value[rows[k]["passage"]] for name, value in found.items()}
-            for k, found in every.items()
-        }
-        loss = {k: _mean_loss(r["log_p"], r["scored"]) for k, r in read.items()}
-        right = {k: metrics.exact_memorisation(r["right"], r["scored"]) for k, r in read.items()}
-        auc = {
+        return {
             name: metrics.auc(score("forget").cpu(), score("holdout").cpu())
             for name, score in familiar.items()
         }
+
+    def _recited(self, model, request: TextRequest) -> tuple[list[float], list[float]]:
+        """ROUGE-L F1 of each forgotten passage's continuation, and of as many holdout ones."""
+        forget, holdout = request.parts["forget"], request.parts["holdout"]
+        unlike = holdout.some(len(forget.passages))
         # All of a kind in one go: what a step of decoding costs, it costs once.
         recited = self.verbatim(model, (*forget.passages, *unlike.passages))
-        verbatim = {
-            "forget": _mean(recited[: len(forget.passages)]),
-            "holdout": _mean(recited[len(forget.passages) :]),
-        }
-        asked = forget.unseen, forget.seen, retain.unseen
+        return recited[: len(forget.passages)], recited[len(forget.passages) :]
+
+    @staticmethod
+    def _questions(request: TextRequest) -> tuple[tuple[tuple[str, str], ...], ...]:
+        """Questions on the forget set in unseen and in seen phrasing, and on the retain set."""
+        forget, retain = request.parts["forget"], request.parts["retain"]
+        return forget.unseen, forget.seen, retain.unseen
+
+    def _answered(self, model, request: TextRequest) -> list[float | None]:
+        """Mean ROUGE-L F1 of the answers to each of `_questions`; None where there are none."""
+        asked = self._questions(request)
         answers = iter(self.answers(model, sum(asked, ())))
-        unseen, seen, kept = (
-            _mean([next(answers) for _ in some]) if some else None for some in asked
-        )
-        fluent = float((-loss["retain"].mean()).exp())
-        after = read["forget"]["scored"].clone()
+        return [_mean([next(answers) for _ in some]) if some else None for some in asked]
+
+    def _strength(self, read: dict[str, Tensor]) -> Tensor:
+        """Extraction strength of each passage that is longer than its prompt."""
+        after = read["scored"].clone()
         after[:, : max(self.prompt - 1, 0)] = False  # what is given is not extracted
         long = after.any(-1)
-        strength = metrics.extraction_strength(read["forget"]["right"][long], after[long])
-        n, m = len(read["forget"]["scored"]), len(read["holdout"]["scored"])
-        both = len(rows["forget"]) + len(rows["holdout"])
-        like = "closer to retrained"
-        one = "the data have one phrasing of each question"
-        line = lambda name, value, unit, better, count, absent=one: (
-            name,
-            None if value is None else float(value),
-            unit,
-            better,
-            count,
-            absent if value is None else None,
-        )
-        return {
-            "C1": line(
-                "ROUGE-L F1 of continuations",
-                verbatim["forget"],
-                "fraction",
-                like,
-                len(forget.passages),
-            ),
-            "C2": line(
-                "ROUGE-L F1 of answers, seen and unseen phrasing"
-                if forget.seen
-                else "ROUGE-L F1 of answers",
-                unseen if seen is None else (seen + unseen) / 2,
-                "fraction",
-                like,
-                len(forget.seen) + len(forget.unseen),
-            ),
-            "C3": line("Min-40 % AUC, forget against holdout", auc["min_k"], "AUC", like, both),
-            "C4": line(
-                "harmonic mean of retained answers and exp(-loss) on retained passages",
-                2 * kept * fluent / (kept + fluent) if kept + fluent else 0.0,
-                "fraction",
-                "higher",
-                len(retain.unseen),
-            ),
-            "verbatim_holdout": line(
-                "ROUGE-L F1 of continuations, holdout",
-                verbatim["holdout"],
-                "fraction",
-                like,
-                len(unlike.passages),
-            ),
-            "extraction_strength": line(
-                "extraction strength",
-                strength.mean() if long.any() else None,
-                "fraction",
-                like,
-                int(long.sum()),
-                "no forget text is longer than its prompt",
-            ),
-            "answers_unseen": line(
-                "answers, unseen phrasing", unseen, "fraction", like, len(forget.unseen)
-            ),
-            "answers_seen": line(
-                "answers, seen phrasing", seen, "fraction", like, len(forget.seen)
-            ),
-            "retain_answers": line(
-                "answers about retained people", kept, "fraction", "higher", len(retain.unseen)
-            ),
-            "auc_loss": line("loss AUC, forget against holdout", auc["loss"], "AUC", like, both),
-            "auc_zlib": line("zlib AUC, forget against holdout", auc["zlib"], "AUC", like, both),
-            "auc_min_k_plus_plus": line(
-                "Min-K%++ AUC, forget against holdout", auc["min_k_plus_plus"], "AUC", like, both
-            ),
-            "forget_accuracy": line(
-                "tokens predicted, forget passages", right["forget"].mean(), "fraction", like, n
-            ),
-            "retain_accuracy": line(
-                "tokens predicted, retained passages",
-                right["retain"].mean(),
-                "fraction",
-                "higher",
-                len(read["retain"]["scored"]),
-            ),
-            "forget_loss": line("loss on forget passages", loss["forget"].mean(), "nats", like, n),
-            "retain_loss": line(
-                "loss on retained passages",
-                loss["retain"].mean(),
-                "nats",
-                "lower",
-                len(read["retain"]["scored"]),
-            ),
-            "holdout_loss": line(
-                "loss on holdout passages", loss["holdout"].mean(), "nats", like, m
-            ),
-        }
+        return metrics.extraction_strength(read["right"][long], after[long])
 
 
 def _mean(values: Sequence[float]) -> float:
