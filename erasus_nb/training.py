@@ -367,7 +367,7 @@ def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def count_of(fraction: float, total: int) -> int:
-    """How many of `total` a fraction is, cut down to a whole number as the authors' codes do.
+    """How many of `total` a fraction is: cut down to a whole number, as in most authors' codes.
 
     A product that floating point has put just below a whole number (0.29 * 100) is that number.
     """
