@@ -363,16 +363,26 @@ def same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def top_fraction(scores: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:
-    """Boolean masks of the `fraction` of all entries with the highest scores, by exact rank.
+def count_of(fraction: float, total: int) -> int:
+    """How many of `total` a fraction is: cut down to a whole number, as in most authors' codes.
 
-    Ties (many zeros, say) are broken by position, so the count is exact: comparing with the
-    k-th value would select every tied entry.
+    A product that floating point has put just below a whole number (0.29 * 100) is that number.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"a fraction lies between 0 and 1, got {fraction}")
+    exact = fraction * total
+    return round(exact) if math.isclose(exact, round(exact), rel_tol=1e-12) else int(exact)
+
+
+def top_fraction(scores: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    """Boolean masks of the `fraction` of all entries with the highest scores, by exact rank.
+
+    As many as `count_of` says. Ties (many zeros, say) are broken by position, so the count
+    is exact: comparing with the k-th value would select every tied entry.
+    """
     flat = torch.cat([s.flatten() for s in scores.values()])
+    count = count_of(fraction, len(flat))
     chosen = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    chosen[torch.argsort(flat, descending=True, stable=True)[: round(fraction * len(flat))]] = True
+    chosen[torch.argsort(flat, descending=True, stable=True)[:count]] = True
     parts = chosen.split([s.numel() for s in scores.values()])
     return {n: part.view_as(s) for (n, s), part in zip(scores.items(), parts)}

@@ -456,6 +456,16 @@ def test_a_bad_teacher_that_is_the_original_teaches_nothing(small, trained):
     assert kl(small, forget.all(), default, trained) > 0.1
 
 
+def test_the_kept_share_is_cut_down_to_whole_examples(small, trained):
+    forget, retain = splits(small, range(64))
+    shares = [len(retain) * 0.3, (2 * len(retain) - 1) / 2]
+    assert [share % 1 for share in shares] == [pytest.approx(0.8), 0.5]
+    for share in shares:
+        before = retain.examples_read
+        distilled(small, trained, forget, retain, retain_share=share / len(retain), epochs=1)
+        assert retain.examples_read - before == math.floor(share)
+
+
 def test_teachers_are_left_as_they_are(small, trained):
     bad = small.make_model("bad").train()
     before = [{n: v.clone() for n, v in m.state_dict().items()} for m in (trained, bad)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -250,7 +251,7 @@ def test_a_member_that_reads_more_is_refused_before_any_runs():
 
 def slow_ties(columns, density):
     """TIES, one weight at a time, after Yadav et al. (2023), algorithm 1."""
-    keep = round(density * len(columns[0]))
+    keep = math.floor(density * len(columns[0]))
     trimmed = []
     for column in columns:
         large = sorted(range(len(column)), key=lambda i: -abs(column[i]))[:keep]

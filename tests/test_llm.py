@@ -94,19 +94,21 @@ def test_no_weight_is_more_one_sided_than_the_ceiling():
     assert 0.8 * CEILING < ratios.max() <= CEILING * (1 + 1e-12)
 
 
-def test_batch_importance_squares_the_mean_gradient_of_each_batch_in_stored_order():
+def test_batch_importance_squares_batch_means_of_the_retain_set_then_the_forget_set():
+    # Unshuffled and in this order, as the published code joins them.
     where = setting()
     model, task = where.model(), where.task()
     size = task.recipe.batch_size
-    every = Batch.cat([where.retain_batch, where.forget_batch])
-    every = every.take(every["ids"].argsort())
+    asked, kept = where.forget_batch.take(torch.arange(20)), where.retain_batch
+    every = Batch.cat([kept, asked])
     starts = range(0, len(every), size)
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in model.named_parameters()}
     for start in starts:
         part = every.take(torch.arange(start, min(start + size, len(every))))
         for n, g in gradient(model, task, part).items():
             total[n] += g.double() ** 2
-    _, of_all = measured("batch")
+    sets = Split("forget", asked), Split("retain", kept)
+    _, of_all = page.both_importances(model, task, *sets, "batch")
     assert close(of_all, {n: t / len(starts) for n, t in total.items()}, rtol=1e-6)
 
 

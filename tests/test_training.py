@@ -16,6 +16,7 @@ from erasus_nb.provenance import UpdateLog
 from erasus_nb.strategy import Batch, DataAccessError, Split
 from erasus_nb.training import (
     clone,
+    count_of,
     epoch_order,
     fit,
     fit_stack,
@@ -449,7 +450,7 @@ def test_same_weights_sees_one_bit_and_one_name():
     assert not same_weights(a, {**a, "v": torch.zeros(1)})
 
 
-@pytest.mark.parametrize("fraction, count", [(0.0, 0), (0.25, 5), (0.33, 7), (0.99, 20), (1.0, 20)])
+@pytest.mark.parametrize("fraction, count", [(0.0, 0), (0.25, 5), (0.33, 6), (0.99, 19), (1.0, 20)])
 @pytest.mark.parametrize("values", ["distinct", "all equal", "mostly zero"])
 def test_the_top_fraction_is_exact_even_with_ties(fraction, count, values):
     flat = {
@@ -464,6 +465,23 @@ def test_the_top_fraction_is_exact_even_with_ties(fraction, count, values):
     chosen = torch.cat([masks["a"].flatten(), masks["b"]])
     if 0 < count < 20:
         assert flat[chosen].min() >= flat[~chosen].max()
+
+
+@pytest.mark.parametrize(
+    "fraction, total, count",
+    [
+        (0.29, 100, 29),  # 28.999999999999996 in floating point
+        (1 - 0.9, 10, 1),  # 0.9999999999999998
+        (0.07, 100, 7),  # 7.000000000000001
+        (0.2999999, 100, 29),
+        (0.99, 20, 19),
+        (3 / 7, 7, 3),
+        (0.5, 10**9 + 1, 500_000_000),
+        (0.3, 0, 0),
+    ],
+)
+def test_a_share_is_cut_down_but_not_for_rounding_noise(fraction, total, count):
+    assert count_of(fraction, total) == count
 
 
 def test_the_top_fraction_ranks_over_all_tensors_together():
