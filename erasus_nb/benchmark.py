@@ -251,7 +251,9 @@ class Bench(Measuring):
         """
         full, by = self.full_settings(function)
         kept = self._models.get(self.row_key(self.code_of(function, None)[0], full, by, seed))
-        return self.unlearn(function, seed, full)[0].model if kept is None else kept
+        if kept is not None:
+            return kept
+        return self.product_of(function, self.unlearn(function, seed, full)[0])
 
     # ---- try to break it
 

@@ -17,7 +17,7 @@ from .strategy import Split, Unlearned, strategy
 from .training import clone, fit, frozen, generator, optimizer
 
 
-@strategy(category="Control", cite="", reads=())
+@strategy(category="Control", cite="", reads=("new model",))
 def random_init(model, forget: Split, retain: Split, task, *, seed=0) -> Unlearned:
     """A fresh, never-trained network: what the lowest forget accuracy rewards."""
     return Unlearned(task.new_model(("control", seed)).train(model.training))
@@ -84,7 +84,7 @@ def partial_retrain(model, forget: Split, retain: Split, task, *, share=0.25, se
     student = clone(model)
     student.load_state_dict({**student.state_dict(), **task.initial_weights()})
     recipe = replace(task.recipe, epochs=max(1, round(share * task.recipe.epochs)))
-    losses = fit(student, task, retain, recipe, task.seed)
+    losses = fit(student, task, retain, recipe, task.training_seed())
     return Unlearned(student, {"retain": losses})
 
 

@@ -24,7 +24,7 @@ from .clock import PeakMemory, now
 from .keys import MAKERS
 from .strategy import NotApplicable, Split, Unlearned
 from .task import Meter, Records
-from .training import fit, global_seed, same_weights
+from .training import fit, generator, global_seed, same_weights
 from .update_log import UpdateLog
 
 #: How many seeds an attack after unlearning takes; their unlearned models are kept for it.
@@ -38,6 +38,11 @@ def _module_of(record: str) -> ModuleType:
     (keys.MAKERS), and not on the others.
     """
     return import_module(MAKERS[record][0])
+
+
+def strategy_seed(seed: int) -> int:
+    """The seed that a strategy is called with: it says nothing about base training's."""
+    return generator("strategy seed", seed).initial_seed() % 2**31
 
 
 class Models:
@@ -234,12 +239,36 @@ class Measuring(Models):
         state = self.originals()[seed]
         model = self.load.load(state)
         with global_seed("unlearn", seed):  # for models that drop out
-            unlearned = function(model, forget, retain, task, seed=seed, **full)
+            unlearned = function(model, forget, retain, task, seed=strategy_seed(seed), **full)
         if not isinstance(unlearned, Unlearned) or not isinstance(unlearned.model, nn.Module):
             raise TypeError("a strategy returns Unlearned(model, ...)")
         if not self._is(model, state):
             raise RuntimeError("the strategy changed the model it was given")
         return (unlearned, meter, {"forget": forget.examples_read, "retain": retain.examples_read})
+
+    def product_of(self, function: Callable, unlearned: Unlearned) -> nn.Module:
+        """What is measured: the weights that came back, in a model of the workload's own class.
+
+        So that nothing else of the returned object counts: no wrapper, no hook, no filter over
+        its answers. A strategy whose product is more than weights says so in its mark, and
+        then the object itself is measured.
+
+        Raises:
+            TypeError: the weights are not those of the workload's model.
+        """
+        if function.facts.product:
+            return unlearned.model
+        state = {
+            name: value.detach().as_subclass(Tensor).clone()
+            for name, value in unlearned.model.state_dict().items()
+        }
+        try:
+            return self.load.load(state)
+        except (RuntimeError, KeyError) as error:
+            raise TypeError(
+                "what came back has other weights than this workload's model; a strategy whose "
+                "product is more than weights says so in its mark (product=...)"
+            ) from error
 
     def _is(self, model: nn.Module, state: dict[str, Tensor]) -> bool:
         """Whether a model has these very weights; compared where the model is."""
@@ -298,6 +327,7 @@ class Measuring(Models):
             unlearned, meter, read = self.unlearn(function, row.seed, full, kept)
             cost = self._cost(now(self.device) - start, meter.passes, retrain_seconds)
             cost.peak_memory_mb, cost.examples_read = memory.rise_mb(), read
+            product = self.product_of(function, unlearned)
             info = dict(unlearned.info)
             cost.extra_storage_bytes = int(info.pop("extra_storage_bytes", 0))
             losses = {k: [float(x) for x in v] for k, v in unlearned.losses.items()}
@@ -316,8 +346,8 @@ class Measuring(Models):
                 }
             )
         if not self.load.published and row.seed in self.seeds[:ATTACKED]:
-            self._models[row.key] = unlearned.model  # small: an attack needs it again
-        return self.measured(row, unlearned.model, self.originals()[row.seed], cost)
+            self._models[row.key] = product  # small: an attack needs it again
+        return self.measured(row, product, self.originals()[row.seed], cost)
 
     def measured(self, row, model, original, cost) -> records.Row:
         """Fill a row with what is measured on its model."""

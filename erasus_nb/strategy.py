@@ -23,6 +23,7 @@ READABLE = (
     "retain labels",
     "forgotten class",
     "validation",
+    "new model",
     "initial weights",
     "update log",
     "sisa shards",
@@ -270,16 +271,20 @@ class Split:
         batch: All its examples.
         reads: What the strategy declared (Facts.reads). None allows everything.
 
-    `examples_read` counts the examples handed out so far.
     """
 
     def __init__(self, name: str, batch: Batch, reads: frozenset[str] | None = None):
-        self.name, self._reads, self.examples_read = name, reads, 0
+        self.name, self._reads, self._handed_out = name, reads, 0
         hidden = {}
         for fields, what in ((set(batch) - {"labels", "ids"}, "inputs"), ({"labels"}, "labels")):
             if not self._may(f"{name} {what}"):
                 hidden.update({f: f"the {name} {what}" for f in fields})
         self._batch = batch.hide(hidden)
+
+    @property
+    def examples_read(self) -> int:
+        """Examples handed out so far."""
+        return self._handed_out
 
     def _may(self, what: str) -> bool:
         return self._reads is None or what in self._reads
@@ -302,7 +307,7 @@ class Split:
         """The examples at positions `index`, shape (k,)."""
         if not (self._may(f"{self.name} inputs") or self._may(f"{self.name} labels")):
             raise DataAccessError(f"this strategy does not declare the {self.name} examples")
-        self.examples_read += len(index)
+        self._handed_out += len(index)
         return self._batch.take(index.to(self._batch["ids"].device))
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:

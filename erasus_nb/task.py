@@ -20,15 +20,41 @@ from .strategy import Batch, DataAccessError, MissingRecord, NotApplicable
 
 
 class Meter:
-    """Counts example passes: one forward or one backward pass of one example is one."""
+    """Counts example passes: one forward or one backward pass of one example is one.
+
+    The bench holds it. A strategy gets `counting`, with which it can only add.
+    """
 
     def __init__(self):
-        self.passes = 0
+        self._passes = 0
+
+    @property
+    def passes(self) -> int:
+        """Example passes so far."""
+        return self._passes
 
     def count(self, examples: int, backward: bool | None = None) -> None:
-        """Add a forward pass of `examples`, and a backward pass where gradients are kept."""
+        """Add a forward pass of `examples`, and a backward pass where gradients are kept.
+
+        Raises:
+            ValueError: fewer than no examples.
+        """
+        if examples < 0:
+            raise ValueError(f"passes are only ever added, got {examples}")
         backward = torch.is_grad_enabled() if backward is None else backward
-        self.passes += examples * (2 if backward else 1)
+        self._passes += examples * (2 if backward else 1)
+
+    @property
+    def counting(self) -> Counting:
+        """What a strategy gets of it."""
+        return Counting(lambda examples, backward=None: self.count(examples, backward))
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A meter that can be added to, and not read or set back."""
+
+    count: Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -125,8 +151,8 @@ class Task:
         forgotten_class: int | None = None,
         validation: Batch | None = None,
     ):
-        self.seed, self._reads = seed, reads
-        self._records, self.meter = records or Records(), meter or Meter()
+        self._training_seed, self._reads = seed, reads
+        self._records, self.meter = records or Records(), (meter or Meter()).counting
         self._forgotten_class, self._validation = forgotten_class, validation
 
     # ---- any model
@@ -152,7 +178,14 @@ class Task:
         raise NotApplicable("this workload has no uninformed output")
 
     def new_model(self, seed: object) -> nn.Module:
-        """A freshly initialised model of the original's architecture."""
+        """A freshly initialised model of the original's architecture, for who declares it.
+
+        Never one that base training started from, whatever the seed.
+        """
+        self._declared("new model")
+        return self._fresh(("strategy", seed))
+
+    def _fresh(self, seed: object) -> nn.Module:
         raise NotApplicable("this workload cannot make a fresh model")
 
     # ---- labels
@@ -266,6 +299,14 @@ class Task:
         """The weights before base training, by parameter name."""
         self._declared("initial weights")
         return self._records.get("initial weights")
+
+    def training_seed(self) -> object:
+        """The seed of base training: with the initial weights, it fixes the batch orders.
+
+        The seed that a strategy is called with is another one.
+        """
+        self._declared("initial weights")
+        return self._training_seed
 
     def update_log(self):
         """The log of every update of base training (provenance.UpdateLog)."""

@@ -63,7 +63,7 @@ class ClassifierTask(Task):
     def uninformed(self, outputs: Tensor) -> Tensor:
         return torch.zeros_like(outputs)
 
-    def new_model(self, seed: object) -> nn.Module:
+    def _fresh(self, seed: object) -> nn.Module:
         return self._workload.make_model(seed)
 
     def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
