@@ -152,22 +152,18 @@ class Page:
         Args:
             function: A function marked with @strategy.
             keep: Write its rows to the result JSON. False is for ideas of your own, which
-                run on the first workload of the page alone, unless `everywhere`.
+                run on the first workload of this run that they can run on, unless `everywhere`.
             everywhere: Run an idea of your own on every workload that it can run on.
         """
         if not self._selected(function):
             display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
             return
         self.functions[function.__name__] = function
-        first = next(iter(self.benches))
+        able = [w for w, bench in self.benches.items() if self._can_run(function, bench)]
+        if not keep and not able:
+            display(Markdown(f"`{function.__name__}` {self._why_not(function)}"))
         for workload, bench in self.benches.items():
-            if not keep and not (everywhere or workload == first):
-                continue
-            if not keep and not function.facts.form_on(bench.workload, bench.load.provides):
-                lacking = set(function.facts.needs) - set(bench.load.provides)
-                needs = "; ".join(f"{need}: {NEEDS[need]}" for need in sorted(lacking))
-                text = f"`{function.__name__}` does not run on `{bench.workload}`"
-                display(Markdown(f"{text}, which lacks what it needs ({needs})."))
+            if not keep and workload not in (able if everywhere else able[:1]):
                 continue
             self._reference(workload)
             rows = bench.run(function, keep=keep)
@@ -175,6 +171,19 @@ class Page:
             self._rows[workload] = others + rows
         if lines := self._lines(function.__name__):
             display(HTML(lines))
+
+    @staticmethod
+    def _can_run(function: Callable, bench: Bench) -> bool:
+        return function.facts.form_on(bench.workload, bench.load.provides) is not None
+
+    def _why_not(self, function: Callable) -> str:
+        """Why an idea of your own runs on no workload of this page, as the end of a sentence."""
+        workload, bench = next(iter(self.benches.items()))
+        if function.facts.on and workload not in function.facts.on:
+            return f"is not marked for `{workload}`: name it in `on` to run it there."
+        lacking = sorted(set(function.facts.needs) - set(bench.load.provides))
+        needs = "; ".join(f"{need}: {NEEDS[need]}" for need in lacking)
+        return f"does not run on `{workload}`, which lacks what it needs ({needs})."
 
     def rows(self, workload: str, name: str) -> list[records.Row]:
         """The rows of one strategy that this page has run, a seed each."""

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from erasus_nb import workloads
 from erasus_nb.strategy import Batch, Split, Unlearned
-from erasus_nb.training import generator, same_weights
 from erasus_nb.task import Meter, Records, Task
+from erasus_nb.training import generator, same_weights
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from erasus_nb.provenance import (
     sisa_shards,
 )
 from erasus_nb.strategy import MissingRecord, NotApplicable, Split
-from erasus_nb.training import fit, same_weights
 from erasus_nb.task import Records
+from erasus_nb.training import fit, same_weights
 
 torch.set_num_threads(1)
 data = load("data")

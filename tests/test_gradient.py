@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from erasus_nb import cells, training
 from erasus_nb.strategy import Batch, DataAccessError, NotApplicable, Split
-from erasus_nb.training import generator, same_weights
 from erasus_nb.task import Task
+from erasus_nb.training import generator, same_weights
 
 page = cells.load("gradient")
 

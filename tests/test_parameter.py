@@ -11,8 +11,8 @@ from torch import nn
 from erasus_nb import cells
 from erasus_nb.profiles import Recipe
 from erasus_nb.strategy import Batch, Split
-from erasus_nb.training import clone, fit, generator, optimizer, same_weights
 from erasus_nb.task import Task
+from erasus_nb.training import clone, fit, generator, optimizer, same_weights
 
 page = cells.load("parameter")
 

@@ -15,9 +15,9 @@ from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.profiles import PublishedSizes, Recipe
 from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of
+from erasus_nb.task import Meter
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
-from erasus_nb.task import Meter
 from erasus_nb.workloads.published import Example, _ask, _holding, _tokens, build, open_model
 from erasus_nb.workloads.text import IGNORED, TextTask, following
 

@@ -20,7 +20,7 @@ from erasus_nb.training import generator
 
 def marked(**changes):
     """A minimal strategy with the given arguments of the mark."""
-    arguments = {"category": "Gradient", "cite": "", "reads": (), "on": ("synthetic",)}
+    arguments = {"category": "Gradient", "cite": "", "reads": ()}
 
     @strategy(**{**arguments, **changes})
     def example(model, forget, retain, task, *, lr=0.1, epochs=3, seed=0):
@@ -54,23 +54,54 @@ def test_the_mark_attaches_facts_and_wraps_nothing():
         category="Data",
         cite="key2024",
         reads=("forget labels",),
-        on=["synthetic"],
-        analogue_on=["digits"],
+        needs=["decoder"],
+        analogue=["labels"],
+        product="an ensemble",
         budget=[{"lr": 1.0}],
         departures=["One."],
     )
     assert mark(plain) is plain
     assert plain(None, None, None, None) == "untouched"
     assert plain.facts == Facts(
-        "plain",
-        "Data",
-        "key2024",
-        frozenset({"forget labels"}),
-        ("synthetic",),
-        ("digits",),
-        ({"lr": 1.0},),
-        ("One.",),
+        name="plain",
+        category="Data",
+        cite="key2024",
+        reads=frozenset({"forget labels"}),
+        needs=("decoder",),
+        analogue=("labels",),
+        on=(),
+        budget=({"lr": 1.0},),
+        departures=("One.",),
+        product="an ensemble",
+        declared=("forget labels",),
     )
+
+
+def test_a_mark_says_what_is_needed_and_the_workload_what_it_provides():
+    facts = marked(needs=("decoder", "facts"), analogue=("dense units",)).facts
+    assert facts.form_on("any", {"decoder", "facts", "tokens"}) == "native"
+    assert facts.form_on("any", {"decoder", "dense units"}) == "analogue"
+    assert facts.form_on("any", {"decoder"}) is None
+    everywhere = marked().facts
+    assert everywhere.form_on("any", ()) == "native"
+    kept = marked(on=("here",)).facts
+    assert kept.form_on("here", ()) == "native" and kept.form_on("there", ()) is None
+    assert marked(needs=("decoder",)).facts.form_on("any", ()) is None  # no analogue
+
+
+@pytest.mark.parametrize("where", ["needs", "analogue"])
+def test_an_unknown_need_is_refused_with_what_there_is(where):
+    with pytest.raises(ValueError, match="'wings' is not something a strategy can need; .*labels"):
+        marked(**{where: ("wings",)})
+
+
+def test_what_was_read_cannot_be_set_back():
+    split = Split("forget", batch(), None)
+    split.take(torch.arange(2))
+    assert split.examples_read == 2
+    with pytest.raises(AttributeError):
+        split.examples_read = 0
+    assert split.examples_read == 2
 
 
 def test_forget_and_retain_stand_for_inputs_and_labels():

@@ -13,8 +13,8 @@ from transformers import LlamaForCausalLM
 from erasus_nb import charts
 from erasus_nb.cells import load
 from erasus_nb.strategy import NotApplicable, Unlearned, strategy
-from erasus_nb.training import clone, generator
 from erasus_nb.task import Meter
+from erasus_nb.training import clone, generator
 
 page = load("llm")
 QUICK = {"v_steps": 3, "contexts": 2, "layer": 0}

@@ -12,8 +12,8 @@ from torch import nn
 
 from erasus_nb import training, workloads
 from erasus_nb.profiles import Recipe
-from erasus_nb.provenance import UpdateLog
 from erasus_nb.strategy import Batch, DataAccessError, Split
+from erasus_nb.task import Counting, Meter
 from erasus_nb.training import (
     clone,
     count_of,
@@ -32,6 +32,7 @@ from erasus_nb.training import (
     training_batches,
     weights,
 )
+from erasus_nb.update_log import UpdateLog
 
 
 @cache
@@ -410,9 +411,26 @@ def test_squared_gradients_ignore_dropout_and_restore_the_mode():
 
 def test_squared_gradients_count_a_forward_and_a_backward_pass_per_example():
     model, task, batch = trained()
-    before = task.meter.passes
+    counted = []
+    task.meter = Counting(
+        lambda n, backward=None: counted.append(n * (2 if backward is not False else 1))
+    )
     squared_gradients(model, task, batch, chunk=50)
-    assert task.meter.passes - before == 2 * len(batch)
+    assert sum(counted) == 2 * len(batch)
+
+
+def test_a_meter_is_only_ever_added_to():
+    meter = Meter()
+    meter.counting.count(3, backward=True)
+    meter.counting.count(2, backward=False)
+    assert meter.passes == 8
+    with pytest.raises(ValueError, match="only ever added"):
+        meter.counting.count(-8)
+    with pytest.raises(AttributeError):
+        meter.passes = 0
+    with pytest.raises(AttributeError):
+        meter.counting.count = print
+    assert meter.passes == 8 and not hasattr(meter.counting, "passes")
 
 
 def test_squared_gradients_of_hidden_labels_are_refused_and_the_mode_restored():

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from erasus_nb import ROOT, benchmark, cells, tuning
+from erasus_nb import ROOT, benchmark, cells, tuning, workloads
 from erasus_nb.__main__ import main
-from erasus_nb.profiles import PROFILES
+from erasus_nb.profiles import PROFILES, TUNING_SEEDS
 from erasus_nb.strategy import BUDGET, settings_of
 from erasus_nb.tuning import choose
 
@@ -44,7 +44,7 @@ def test_a_trial_longer_than_retraining_cannot_win_against_a_shorter_one():
 
 def test_no_reported_seed_is_a_tuning_seed():
     most = max(sizes.seeds for profile in PROFILES.values() for sizes in profile.values())
-    assert most <= min(benchmark.TUNING_SEEDS)
+    assert most <= min(TUNING_SEEDS)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -54,12 +54,17 @@ def test_the_tuned_file_is_what_the_marks_declare(category):
     for workload, entries in found.items():
         for name, entry in entries.items():
             function = strategies[name]
-            assert workload in {*function.facts.on, *function.facts.analogue_on}
+            provides = workloads.load(workload, "smoke").provides
+            assert function.facts.form_on(workload, provides)
             tried = [trial["settings"] for trial in entry["trials"]]
             declared = json.loads(json.dumps([{}, *tuning.budget_on(function, workload)]))
             assert tried == declared, f"tune {name} again"
             assert len(tried) <= BUDGET + 1
-            whole = [t for t in entry["trials"] if len(t["rm"]) == len(tuning.seeds_of(workload))]
+            whole = [
+                t
+                for t in entry["trials"]
+                if len(t["rm"]) == len(workloads.load(workload, "smoke").tuning_seeds)
+            ]
             whole = [t for t in whole if (t.get("time") or 0) <= 1] or whole
             assert entry["settings"] == max(whole, key=lambda t: sum(t["rm"]))["settings"]
             assert set(entry["settings"]) <= set(settings_of(function))

@@ -17,9 +17,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from erasus_nb import workloads
 from erasus_nb.profiles import PROFILES, sizes_of
 from erasus_nb.strategy import DataAccessError, MissingRecord, NotApplicable
+from erasus_nb.task import Meter, Records
 from erasus_nb.training import generator, same_weights
 from erasus_nb.workloads import digits, synthetic
-from erasus_nb.task import Meter, Records
 from erasus_nb.workloads.classifier import _memberships, wrong_labels
 
 MODULES = {"synthetic": synthetic, "digits": digits}
@@ -359,8 +359,24 @@ def test_a_model_follows_its_seed_alone(name):
     first = work.make_model(5).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert same_weights(first, work.task().new_model(5).state_dict())
+    assert same_weights(first, work.make_model(5).state_dict())
     assert not same_weights(first, work.make_model(6).state_dict())
+
+
+@both
+def test_no_seed_brings_a_strategy_the_weights_that_training_started_from(name):
+    work = load(name)
+    started = [work.start_model(seed).state_dict() for seed in range(3)]
+    task = work.task(1, reads=frozenset({"new model"}))
+    for seed in (*range(3), ("init", name, 1), ("strategy", 1)):
+        fresh = task.new_model(seed).state_dict()
+        assert not any(same_weights(fresh, start) for start in started)
+    assert same_weights(task.new_model(1).state_dict(), task.new_model(1).state_dict())
+    with pytest.raises(DataAccessError, match="new model"):
+        work.task(1, reads=frozenset({"retain inputs"})).new_model(1)
+    with pytest.raises(DataAccessError, match="initial weights"):
+        task.training_seed()
+    assert not hasattr(task, "seed")
 
 
 @both
