@@ -319,7 +319,7 @@ def test_errors_and_absences_are_lines_with_their_reason_and_no_rank():
         "elsewhere": "not_applicable",
     }
     assert list(by_status)[:2] == ["good", "mixed"]
-    assert board["mixed"].reason == "seeds 3: the forget loss is not finite"
+    assert board["mixed"].reason == "seed 3: the forget loss is not finite"
     assert len(board["mixed"].seeds) == 7 and board["mixed"].rm is not None
     assert "errored" in board["mixed"].flags and "errored" in board["broken"].flags
     assert board["elsewhere"].flags == ()
