@@ -156,11 +156,17 @@ def _verb(names: Sequence[str], one: str, many: str) -> str:
 
 def _label(standing: Standing) -> str:
     name = _clean(standing.name)
-    if standing.kind == "control" and standing.status == "ok":
-        return f"{name} (control)"
-    if standing.status == "partial":
-        return f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')} only)"
-    return f"{name} (analogue)" if standing.analogue else name
+    some = f"{len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')}"
+    what = [
+        word
+        for word, so in (
+            ("control", standing.kind == "control"),
+            (some, standing.status == "partial"),
+            ("analogue", standing.analogue),
+        )
+        if so
+    ]
+    return f"{name} ({what[0]})" if what else name
 
 
 def _absence(standing: Standing) -> str:
@@ -417,8 +423,7 @@ def _first(board: Board, rows: Sequence[Standing]) -> str:
     if not _scored(rows):
         return f"No strategy has a score on {_clean(board.workload)}"
     said = score.first_place(board, _clean)
-    first = board.above_control if len(board.above_control) == 1 else board.leaders
-    if strong := _as_close(first, _scored(rows, "control")):
+    if strong := _as_close(board.leaders, _scored(rows, "control")):
         said += f"; the control {_clean(strong.name)} is as close to retraining"
     return said
 

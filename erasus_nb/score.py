@@ -519,9 +519,8 @@ def _flags(
     if privacy and privacy.low > 1:
         flags.add("exposes")
     bar = _bar(reference)
-    if standing.kind == "strategy" and standing.rm and bar:
-        if not _beats(standing, bar):
-            flags.add("not better than control")
+    if standing.kind == "strategy" and standing.rm and bar and not _beats(standing, bar):
+        flags.add("not better than control")
     return tuple(flag for flag in FLAGS if flag in flags)
 
 

@@ -22,7 +22,9 @@ from sphinx.util import logging
 
 from . import ROOT
 from .cells import code_cells, tags_of, text_of
-from .selection import BOARD_PROFILES, PUBLISHED, categories, choose_rows, unfinished
+
+# The command line and the leaderboard ask for these here.
+from .selection import BOARD_PROFILES, PUBLISHED, categories, choose_rows, unfinished  # noqa: F401
 from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -253,12 +255,15 @@ def _top_table(board: Board, best: int) -> str:
     shown = [*board.of("strategy")[:best], *(s for s in board.standings if s.kind != "strategy")]
     for standing in shown:
         what = "strategy, analogue" if standing.analogue else standing.kind
+        remarks = [*standing.flags]
+        if standing.status == "partial":
+            remarks.append(f"not ranked: {standing.reason}")
         cells = [
             code_span(standing.name),
             text_span(what),
             _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
             standing.tier or "",
-            text_span(", ".join(standing.flags)),
+            text_span(", ".join(remarks)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -289,7 +294,8 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     facts[f"seeds_{workload}"] = str(len(board.seeds))
     facts[f"n_strategies_{workload}"] = str(len(ranked))
     # Whoever is called first has a line, and five have one anyway.
-    facts[f"top_table_{workload}"] = _top_table(board, max(5, len(board.leaders)))
+    lines = [n for n, s in enumerate(board.of("strategy"), 1) if s in board.leaders]
+    facts[f"top_table_{workload}"] = _top_table(board, max([5, *lines]))
     facts[f"first_{workload}"] = score.first_place(board, code_span)
     facts[f"missing_{workload}"] = score.what_is_missing(board, code_span)
     no_better = [s for s in ranked if "not better than control" in s.flags]
