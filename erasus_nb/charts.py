@@ -204,6 +204,11 @@ def _scored(rows: Sequence[Standing], kind: str = "strategy") -> list[Standing]:
     return [line for line in rows if line.kind == kind and line.rm is not None]
 
 
+def _controls(rows: Sequence[Standing]) -> list[Standing]:
+    """The controls that a strategy can be compared with: a partial one lacks seeds."""
+    return [line for line in _scored(rows, "control") if line.status == "ok"]
+
+
 # ------------------------------------------------------------------------ the drawing
 
 
@@ -423,7 +428,7 @@ def _first(board: Board, rows: Sequence[Standing]) -> str:
     if not _scored(rows):
         return f"No strategy has a score on {_clean(board.workload)}"
     said = score.first_place(board, _clean)
-    if strong := _as_close(board.leaders, _scored(rows, "control")):
+    if strong := _as_close(board.leaders, _controls(rows)):
         said += f"; the control {_clean(strong.name)} is as close to retraining"
     return said
 
@@ -437,7 +442,7 @@ def _as_close(first: Sequence[Standing], controls: Sequence[Standing]) -> Standi
 
 
 def _alt_controls(rows: Sequence[Standing]) -> str:
-    controls = _scored(rows, "control")
+    controls = _controls(rows)
     if not controls or not _scored(rows):
         return ""
     strong = max(controls, key=lambda line: line.rm.mean)
@@ -770,7 +775,7 @@ def _worth(board: Board, rows: Sequence[Standing]) -> str:
         said += f"; among them {_listed([s.name for s in first])}" if first else ""
         said += ", first as far as the seeds can tell" if first else ""
     slowest = max((line.time_ratio for line in first), default=0.0)
-    quick = [line for line in _scored(rows, "control") if line.time_ratio <= slowest]
+    quick = [line for line in _controls(rows) if line.time_ratio <= slowest]
     if strong := _as_close(first, quick):
         said += f", but the control {_clean(strong.name)} is as close in no more time"
     return f"On {workload}, {said}"

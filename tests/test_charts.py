@@ -301,6 +301,12 @@ def test_a_partial_row_is_last_and_says_on_how_many_seeds_it_stands():
     labels = [t.get_text() for t in chart.figure.axes[0].get_yticklabels()]
     assert labels[-2:] == ["scrub (3 seeds)", "random_label (control)"]
     assert "scrub" not in chart.title and of.bar.name == "fine_tune"
+    # Nor is a partial control the one that nobody is closer than.
+    fair = {"scrub": ("Gradient", 0.2, 0.95, 0.4)}
+    for draw in (charts.forest, charts.quality_against_cost):
+        assert "partial_retrain" in draw(board(strategies=fair)).title
+        less = board(strategies=fair, missing={"partial_retrain": (1,)})
+        assert "partial_retrain" not in draw(less).title
 
 
 def test_slower_than_retraining_is_said():
