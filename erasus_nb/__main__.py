@@ -119,7 +119,8 @@ def package_code() -> str:
     digest = hashlib.sha256()
     package = Path(__file__).parent
     for path in sorted(package.rglob("*")):
-        skipped = {"__main__.py", "sphinx_runs.py"} & {path.name} or "__pycache__" in path.parts
+        drives = {"__main__.py", "selection.py", "sphinx_runs.py"}
+        skipped = path.name in drives or "__pycache__" in path.parts
         if path.is_file() and not skipped:
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
             digest.update(path.read_bytes())
@@ -395,7 +396,15 @@ _CODE = ("erasus_nb", "notebooks", "requirements.txt")
 
 
 #: Modules that only read rows, or only start runs: no row depends on them.
-_READS_ROWS = ("__main__.py", "book.py", "charts.py", "score.py", "sphinx_runs.py", "tuning.py")
+_READS_ROWS = (
+    "__main__.py",
+    "book.py",
+    "charts.py",
+    "score.py",
+    "selection.py",
+    "sphinx_runs.py",
+    "tuning.py",
+)
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:

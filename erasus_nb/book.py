@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -134,12 +134,17 @@ class Page:
             self._references[workload] = self.benches[workload].references()
         return self._references[workload]
 
-    def board(self, workload: str) -> score.Board:
-        """The board of one workload: references, controls and what this page has run."""
+    def board(self, workload: str, only: Collection[str] | None = None) -> score.Board:
+        """The board of one workload: references, controls and what this page has run.
+
+        Args:
+            only: The strategies that are on it; None = all.
+        """
         reference = self._reference(workload)
         seeds = set(self.benches[workload].seeds)
         rows = [row for row in reference.rows if row.seed in seeds]
-        mine = reference.model_copy(update={"category": self.name, "rows": self._rows[workload]})
+        ran = [row for row in self._rows[workload] if only is None or row.strategy in only]
+        mine = reference.model_copy(update={"category": self.name, "rows": ran})
         return score.board([reference.model_copy(update={"rows": rows}), mine])
 
     def _selected(self, function: Callable) -> bool:
@@ -376,23 +381,24 @@ class Page:
         )
 
     def _glance(self, workload: str) -> str:
-        board = self.board(workload)
-        mine = [s for s in board.of("strategy") if s.name in self.known and s.seeds]
+        board = self.board(workload, self.known)  # a reader's own idea is no result of the page
+        mine = [s for s in board.of("strategy") if s.seeds]
         if not mine:
             return f"<p>No strategy of this page ran on {escape(workload)}.</p>"
         ran = [s for s in mine if s.rm]
         if not ran:  # a run so small that original and retrained do not differ
             return f"<p>Nothing can be scored on {escape(workload)} in this run.</p>"
-        best, control, bar = ran[0], board["partial_retrain"], board.bar
-        named = f"<strong>{escape(best.name)}</strong>"
-        named += " (an analogue)" if best.analogue else ""
+        control, bar = board["partial_retrain"], board.bar
+        code = lambda name: f"<code>{escape(name)}</code>"
+        reached = "; ".join(
+            f"{code(s.name)}{' (an analogue)' if s.analogue else ''} has a Retrain-Match of "
+            f"{_interval(s.rm, 1)} of 100"
+            for s in board.leaders[:3]
+        )
         verdict = (
-            f"On <code>{escape(workload)}</code>, {named} reaches"
-            if len(ran) == 1
-            else f"Of {len(ran)} strategies on <code>{escape(workload)}</code>, {named} comes "
-            "closest to retraining:"
-        ) + (
-            f" Retrain-Match {_interval(best.rm, 1)} of 100 ({len(board.seeds)} seeds). "
+            f"<strong>{score.first_place(board, code)}</strong> ({len(board.seeds)} seeds). "
+            + (f"{reached}. " if reached else "")
+            + f"{score.what_is_missing(board, code)} "
             f"Retraining for a quarter of its epochs scores {_interval(control.rm, 1)}; "
             f"<code>{escape(bar.name)}</code>, the best cheap control, "
             f"{_interval(bar.rm, 1)}; full retraining, against the retrainings of other "

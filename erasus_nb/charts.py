@@ -25,7 +25,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.optimize import isotonic_regression
 
-from . import metrics
+from . import metrics, score
 
 if TYPE_CHECKING:
     from .score import Board, Standing
@@ -156,11 +156,17 @@ def _verb(names: Sequence[str], one: str, many: str) -> str:
 
 def _label(standing: Standing) -> str:
     name = _clean(standing.name)
-    if standing.kind == "control":
-        return f"{name} (control)"
-    if standing.status == "partial":
-        return f"{name} ({len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')})"
-    return f"{name} (analogue)" if standing.analogue else name
+    some = f"{len(standing.seeds)} {_verb(standing.seeds, 'seed', 'seeds')}"
+    what = [
+        word
+        for word, so in (
+            ("control", standing.kind == "control"),
+            (some, standing.status == "partial"),
+            ("analogue", standing.analogue),
+        )
+        if so
+    ]
+    return f"{name} ({what[0]})" if what else name
 
 
 def _absence(standing: Standing) -> str:
@@ -198,15 +204,9 @@ def _scored(rows: Sequence[Standing], kind: str = "strategy") -> list[Standing]:
     return [line for line in rows if line.kind == kind and line.rm is not None]
 
 
-def _best(rows: Sequence[Standing]) -> list[Standing]:
-    """The strategy with the highest mean, and those that may hold the same place."""
-    scored = sorted(_scored(rows), key=lambda line: -line.rm.mean)
-    if not scored:
-        return []
-    first = scored[0]
-    # Nothing here is told apart from above one that no more rows are significantly above.
-    tied = [line for line in scored if line.rank and first.rank]
-    return [first] + [line for line in tied if line is not first and line.rank[0] <= first.rank[0]]
+def _controls(rows: Sequence[Standing]) -> list[Standing]:
+    """The controls that a strategy can be compared with: a partial one lacks seeds."""
+    return [line for line in _scored(rows, "control") if line.status == "ok"]
 
 
 # ------------------------------------------------------------------------ the drawing
@@ -379,7 +379,7 @@ def forest(
     scored = [line for line in rows if line.rm is not None]
     rows = scored + [line for line in rows if line.rm is None]
     original, retrained = _reference(board, "original"), _reference(board, "retrained")
-    title = _closest(board, rows)
+    title = _first(board, rows)
 
     with matplotlib.rc_context(_RC):
         height = 0.24 * max(len(rows), 2)
@@ -423,37 +423,26 @@ def forest(
     return Chart(figure, alt.strip(), title)
 
 
-def _closest(board: Board, rows: Sequence[Standing]) -> str:
-    """The finding of the board in one sentence: who is closest, and whether a control is."""
-    workload, best = _clean(board.workload), _best(rows)
-    if not best:
-        return f"No strategy has a score on {workload}"
-    names = [line.name for line in best]
-    if len(_scored(rows)) == 1:
-        said = f"{_clean(names[0])} has a Retrain-Match of {best[0].rm.mean:.0f} on {workload}"
-    elif len(names) == len(_scored(rows)) > 3:
-        said = f"The seeds cannot say which of {len(names)} strategies comes closest to retraining"
-        said += f" on {workload}"
-    elif len(names) > 3:
-        said = (
-            f"{_clean(names[0])} and {len(names) - 1} others that the seeds cannot tell apart "
-            f"come closest to retraining on {workload}"
-        )
-    else:
-        come = _verb(names, "comes", "come")
-        said = f"{_listed(names)} {come} closest to retraining on {workload}"
-    controls = _scored(rows, "control")
-    strong = max(controls, key=lambda line: line.rm.mean, default=None)
-    if strong is not None and strong.rm.mean >= best[0].rm.mean:
-        said += f", but no closer than the control {_clean(strong.name)}"
-        said += f" ({strong.rm.mean:.0f})" if len(_scored(rows)) == 1 else ""
-    if len(board.seeds) == 1:
-        said += " (one seed: no interval)"
+def _first(board: Board, rows: Sequence[Standing]) -> str:
+    """The finding of the board in one sentence, and whether a control is as close."""
+    if not _scored(rows):
+        return f"No strategy has a score on {_clean(board.workload)}"
+    said = score.first_place(board, _clean)
+    if strong := _as_close(board.leaders, _controls(rows)):
+        said += f"; the control {_clean(strong.name)} is as close to retraining"
     return said
 
 
+def _as_close(first: Sequence[Standing], controls: Sequence[Standing]) -> Standing | None:
+    """The best of some controls, if none of those who come first has a higher mean."""
+    strong = max(controls, key=lambda line: line.rm.mean, default=None)
+    if not first or strong is None:
+        return None
+    return strong if strong.rm.mean >= max(line.rm.mean for line in first) else None
+
+
 def _alt_controls(rows: Sequence[Standing]) -> str:
-    controls = _scored(rows, "control")
+    controls = _controls(rows)
     if not controls or not _scored(rows):
         return ""
     strong = max(controls, key=lambda line: line.rm.mean)
@@ -475,10 +464,8 @@ def rank_intervals(
     """One bar a strategy: the ranks it may hold, given what the seeds can tell apart."""
     rows = [line for line in _rows(board, names) if line.kind == "strategy" and line.rank]
     resolved, pairs = board.pairs_resolved
-    first = [line.name for line in rows if line.rank[0] == 1]
     title = f"The seeds tell {resolved} of {pairs} pairs of strategies apart"
-    if first:
-        title += f"; {_listed(first)} can be first"
+    title += f". {score.first_place(board, _clean)}"
     with matplotlib.rc_context(_RC):
         last = max((line.rank[1] for line in rows), default=2)
         figure, (axes,), _ = _canvas(
@@ -774,13 +761,24 @@ def _worth(board: Board, rows: Sequence[Standing]) -> str:
     cheaper = [line for line in timed if line.time_ratio < 1]
     if not cheaper:
         return f"On {workload}, no strategy takes less time than retraining"
-    best = max(cheaper, key=lambda line: line.rm.mean)
-    said = f"On {workload}, {_clean(best.name)} comes closest of those faster than retraining"
-    controls = [line for line in _scored(rows, "control") if line.time_ratio <= best.time_ratio]
-    better = [line for line in controls if line.rm.mean >= best.rm.mean]
-    if better:
-        said += f", but the control {_clean(better[0].name)} is as close in no more time"
-    return said
+    if not board.above_control:
+        return score.first_place(board, _clean)
+    than = f"significantly better than the best cheap control, {_clean(board.bar.name)}"
+    better = [line for line in cheaper if line in board.above_control]
+    if not better:
+        return f"On {workload}, no strategy faster than retraining is {than}"
+    if len(better) == 1:
+        first, said = better, f"only {_clean(better[0].name)} is faster than retraining and {than}"
+    else:
+        first = [line for line in better if line in board.leaders]
+        said = f"{len(better)} strategies are faster than retraining and {than}"
+        said += f"; among them {_listed([s.name for s in first])}" if first else ""
+        said += ", first as far as the seeds can tell" if first else ""
+    slowest = max((line.time_ratio for line in first), default=0.0)
+    quick = [line for line in _controls(rows) if line.time_ratio <= slowest]
+    if strong := _as_close(first, quick):
+        said += f", but the control {_clean(strong.name)} is as close in no more time"
+    return f"On {workload}, {said}"
 
 
 # ------------------------------------------------------------------------ other pictures

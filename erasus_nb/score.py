@@ -31,7 +31,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ from pathlib import Path
 from scipy.special import stdtr, stdtrit
 
 from . import __version__, metrics, records
+from .workloads.gates import CLASSIFIER
 
 #: Level of every test and interval.
 ALPHA = 0.05
@@ -67,10 +68,11 @@ class Standing:
 
     Args:
         name, kind, category, analogue: As in the rows.
-        status: "ok"; "partial" if some seeds are not ok; else what the seeds are
-            (not_applicable, error, diverged; "error" where they differ).
-        reason: Why it is not ok; null if it is.
-        seeds: Seeds with status ok.
+        status: "ok"; "partial" if it has a result at some of the board's seeds and not at
+            all; else what the seeds are (not_applicable, error, diverged; "error" where
+            they differ).
+        reason: Why it is not ok, with the seeds that it lacks; null if it is.
+        seeds: Those of the board's seeds at which it is ok.
         rm_by_seed: Retrain-Match, 0 to 100.
         rm: Its interval, cut to 0 to 100. None if nothing could be scored.
         forgetting, privacy, utility: The axes F, P and U, 0 to 1.
@@ -134,8 +136,11 @@ class Board:
         gates_passed: Whether it meets all of it.
         standings: References and controls included, each with its kind.
         pairs_resolved: (pairs of ranked strategies told apart after Holm, all pairs).
-        seeds: Training seeds with a retrained model.
+        seeds: The training seeds that everything on the board is computed on: original and
+            retrained model are ok there, and at least one strategy was tried.
         generated: When the newest of its rows were made, ISO 8601.
+        left_out: Seeds of any row that are not among them.
+        missing: Strategy or control that is partial -> the board's seeds that it lacks.
     """
 
     workload: str
@@ -147,6 +152,8 @@ class Board:
     pairs_resolved: tuple[int, int]
     seeds: tuple[int, ...]
     generated: str = ""
+    left_out: tuple[int, ...] = ()
+    missing: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Standing:
         for standing in self.standings:
@@ -164,10 +171,24 @@ class Board:
         """The best of the cheap controls, which a strategy has to beat."""
         return _bar({s.name: s for s in self.standings})
 
+    @property
+    def above_control(self) -> tuple[Standing, ...]:
+        """Ranked strategies that are significantly better than the best cheap control."""
+        if self.bar is None or len(self.seeds) < 2:  # nothing to beat, or no test
+            return ()
+        ranked = [s for s in self.of("strategy") if s.rank]
+        return tuple(s for s in ranked if "not better than control" not in s.flags)
+
+    @property
+    def leaders(self) -> tuple[Standing, ...]:
+        """Strategies that may be called first: no other is significantly better, and they
+        are significantly better than the best cheap control."""
+        return tuple(s for s in self.above_control if s.rank[0] == 1)
+
 
 def _bar(standings: Mapping[str, Standing]) -> Standing | None:
     found = [standings[name] for name in CHEAP_CONTROLS if name in standings]
-    scored = [control for control in found if control.rm]
+    scored = [control for control in found if control.rm and control.status == "ok"]
     return max(scored, key=lambda control: control.rm.mean, default=None)
 
 
@@ -484,9 +505,10 @@ def _flags(
     if standing.kind not in ("strategy", "control"):
         return ()
     flags = set()
-    if standing.status not in ("ok", "not_applicable"):
+    here = [row for row in rows if row.seed in reference["original"].seeds]
+    if any(row.status not in ("ok", "not_applicable") for row in here):
         flags.add("errored")
-    done = [row for row in rows if row.status == "ok"]
+    done = [row for row in here if row.status == "ok"]
     if done and _no_op(standing, done, reference["original"]):
         flags.add("no-op")
     if standing.utility and standing.utility.mean < 0.5:
@@ -497,124 +519,167 @@ def _flags(
     if privacy and privacy.low > 1:
         flags.add("exposes")
     bar = _bar(reference)
-    if standing.kind == "strategy" and standing.rm and bar:
-        if not _beats(standing, bar):
-            flags.add("not better than control")
+    if standing.kind == "strategy" and standing.rm and bar and not _beats(standing, bar):
+        flags.add("not better than control")
     return tuple(flag for flag in FLAGS if flag in flags)
 
 
 # ------------------------------------------------------------------ gates
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What the gates of one workload are computed from."""
+
+    ruler: Ruler
+    rows: Sequence[records.Row]
+    facts: Mapping
+
+    def mean(self, kind: str, name: str) -> float | None:
+        """Mean of a metric over the originals or the retrained models."""
+        return _mean(_value(row, name) for row in getattr(self.ruler, kind).values())
+
+    def gap(self, name: str) -> float | None:
+        """Original minus retrained."""
+        original, retrained = self.mean("originals", name), self.mean("retrained", name)
+        return None if None in (original, retrained) else original - retrained
+
+    def rm(self, rows: Iterable[records.Row]) -> float | None:
+        return _mean(self.ruler.rm(row) for row in rows)
+
+    @property
+    def single(self) -> bool:
+        return len(self.ruler.retrained) < 2
+
+
+#: A value, and why there is none, or why it does not count.
+_Found = tuple[float | None, str | None]
+
+_UNMEASURED = "it was not measured on the original and the retrained model"
+_UNSCORED = "an axis of the score was not measured"
+_ALONE = "one seed: there is no second retrained model to compare with"
+
+
+def _or(value: float | None, why: str) -> _Found:
+    return value, why if value is None else None
+
+
+def _over_holdout(found: _Measured) -> _Found:
+    """C1 of the retrained model, above the same on text that nobody trained on.
+
+    That text shares the common words, so it is what must not be exceeded.
+    """
+    recited = found.mean("retrained", "C1")
+    unseen = found.mean("retrained", "verbatim_holdout")
+    return _or(None if None in (recited, unseen) else recited - unseen, _UNMEASURED)
+
+
+def _auc_gap(found: _Measured) -> _Found:
+    """The AUC gap; it counts only if as precise as from 100 against 100 examples."""
+    gap = found.gap("C3")
+    forget, holdout = found.facts.get("forget"), found.facts.get("holdout")
+    if gap is None or not forget or not holdout:
+        return _or(gap, _UNMEASURED)
+    # Standard error of an AUC of one half; ties and other AUCs only make it smaller.
+    error = lambda n, m: math.sqrt((n + m + 1) / (12 * n * m))
+    if error(forget, holdout) > error(100, 100):
+        return gap, f"{forget} against {holdout} examples is less precise than 100 against 100"
+    return gap, None
+
+
+def _divergence(found: _Measured, in_noise: Callable[[Ruler, float, float], float]) -> _Found:
+    worst, floor = found.ruler.divergence_range
+    if found.single:
+        return None, _ALONE
+    if None in (worst, floor):
+        return None, _UNMEASURED
+    return in_noise(found.ruler, worst, floor), None
+
+
+#: What a gate can ask of a workload -> how it is computed. Retrained models that agree to the
+#: last digit leave no noise at all, so nothing is divided by less than 1e-9.
+MEASURES: dict[str, Callable[[_Measured], _Found]] = {
+    "C1 original": lambda found: _or(found.mean("originals", "C1"), _UNMEASURED),
+    "C1 gap": lambda found: _or(found.gap("C1"), _UNMEASURED),
+    "C1 retrained": lambda found: _or(found.mean("retrained", "C1"), _UNMEASURED),
+    "C1 retrained over holdout": _over_holdout,
+    "C2 gap": lambda found: _or(found.gap("C2"), _UNMEASURED),
+    "AUC gap": _auc_gap,
+    "D original / D retrained": lambda found: _divergence(
+        found, lambda ruler, worst, floor: worst / max(floor, 1e-9)
+    ),
+    "D gap / its spread over seeds": lambda found: _divergence(
+        found, lambda ruler, worst, floor: (worst - floor) / max(ruler.divergence_noise, 1e-9)
+    ),
+    "RM retrained": lambda found: (
+        (None, _ALONE) if found.single else _or(found.rm(found.ruler.retrained.values()), _UNSCORED)
+    ),
+    "RM original": lambda found: _or(found.rm(found.ruler.originals.values()), _UNSCORED),
+    "RM random_init": lambda found: _or(
+        found.rm(r for r in found.rows if r.strategy == "random_init" and r.status == "ok"),
+        _UNSCORED,
+    ),
+}
+_SIGNS = {">=": lambda value, bound: value >= bound, "<=": lambda value, bound: value <= bound}
+
+
 def gates(document: records.Document) -> list[records.Gate]:
     """What a workload has to meet before its board means anything.
 
-    The original must have learnt the forget set and the retrained model must not know
-    it; the privacy gap must be visible with that many examples; the noise between
-    retrained models must leave room to rank; and the score must put retrained, original
-    and (where present) random_init where they belong. A request selected by
-    memorisation names no concept, so its C2 has no gate. A gate that cannot be computed
-    has no value, is not passed, and says why.
+    The workload declares it: `facts["gates"]` lists gates (see workloads/gates.py), and a
+    document without the key is held to a classifier's. A gate that cannot be computed has no
+    value, is not passed, and says why.
+
+    Raises:
+        records.RecordError: a gate is declared that cannot be understood; it is named.
     """
     facts = document.facts
+    declared = _declared(document)
     ruler = Ruler.of(document.rows, facts.get("chance", 0.0))
     if not ruler.originals or not ruler.retrained:
         what = "original" if not ruler.originals else "retrained model"
         reason = f"no {what} could be measured"
-        return [_gate("references", None, ">=", 1, reason)]
+        return [_gate("references", ">=", 1, None, reason)]
 
-    mean = lambda rows, name: _mean(_value(row, name) for row in rows.values())
-    original = {name: mean(ruler.originals, name) for name in POSITIONS}
-    retrained = {name: mean(ruler.retrained, name) for name in POSITIONS}
-
-    def gap(name: str) -> float | None:
-        if None in (original[name], retrained[name]):
-            return None
-        return original[name] - retrained[name]
-
-    missing = "it was not measured on the original and the retrained model"
-    # Others' models recite and answer less than ours; what can be ranked is a difference.
-    published = "published" in facts
-    found = [
-        _gate("C1 gap", gap("C1"), ">=", 0.2, missing)
-        if published
-        else _gate("C1 original", original["C1"], ">=", 0.9, missing),
-        _retrained_gate(retrained["C1"], mean(ruler.retrained, "verbatim_holdout"), missing),
+    measured = _Measured(ruler, document.rows, facts)
+    names = {row.strategy for row in document.rows if row.status == "ok"}
+    kind = facts.get("request_kind", "standard")
+    return [
+        _gate(gate["measure"], gate["sign"], gate["bound"], *MEASURES[gate["measure"]](measured))
+        for gate in declared
+        if gate.get("request", kind) == kind and gate.get("row") in {None, *names}
     ]
-    if facts.get("request_kind", "standard") == "standard":
-        wanted = 0.1 if published else 0.5
-        found.append(_gate("C2 gap", gap("C2"), ">=", wanted, missing))
-    found.append(_auc_gate(gap("C3"), facts, missing))
-
-    single = len(ruler.retrained) < 2
-    alone = "one seed: there is no second retrained model to compare with"
-    worst, floor = ruler.divergence_range
-    noise, why = None, alone if single else missing
-    if not single and None not in (worst, floor):
-        noise = ruler.divergence_noise if "divergence_positions" in facts else floor
-    if "divergence_positions" in facts:
-        # Two models that were never shown a text differ at every word of it, so their
-        # own divergence is large whatever the noise; what ranking needs is a gap that
-        # training seeds do not blur.
-        gap_in_noise = None if noise is None else (worst - floor) / max(noise, 1e-9)
-        found.append(_gate("D gap / its spread over seeds", gap_in_noise, ">=", 5, why))
-    else:
-        # Retrained models that agree to the last digit leave no noise at all.
-        ratio = None if noise is None else worst / max(noise, 1e-9)
-        found.append(_gate("D original / D retrained", ratio, ">=", 5, why))
-
-    def rm(rows: Iterable[records.Row]) -> float | None:
-        return _mean(ruler.rm(row) for row in rows)
-
-    unscored = "an axis of the score was not measured"
-    found += [
-        _gate(
-            "RM retrained",
-            None if single else rm(ruler.retrained.values()),
-            ">=",
-            90,
-            alone if single else unscored,
-        ),
-        _gate("RM original", rm(ruler.originals.values()), "<=", 5, unscored),
-    ]
-    fresh = [r for r in document.rows if r.strategy == "random_init" and r.status == "ok"]
-    if fresh:
-        found.append(_gate("RM random_init", rm(fresh), "<=", 10, unscored))
-    return found
 
 
-def _gate(name: str, value: float | None, sign: str, bound: float, why: str) -> records.Gate:
+def _declared(document: records.Document) -> Sequence[Mapping]:
+    """The gates that a document declares, each of them understood."""
+    where = f"{document.profile}/{document.workload}/{document.category}"
+    declared = document.facts.get("gates", CLASSIFIER)
+    if not isinstance(declared, list) or not all(isinstance(gate, dict) for gate in declared):
+        raise records.RecordError(f"{where}: the gates among its facts are no list of gates")
+    for gate in declared:
+        measure, sign, bound = (gate.get(key) for key in ("measure", "sign", "bound"))
+        if measure not in MEASURES:
+            raise records.RecordError(
+                f"{where}: there is no measure {measure!r} for a gate; there are "
+                f"{', '.join(MEASURES)}"
+            )
+        if sign not in _SIGNS or not isinstance(bound, (int, float)):
+            raise records.RecordError(
+                f"{where}: the gate on {measure} needs a sign, >= or <=, and a number as bound; "
+                f"it has {sign!r} and {bound!r}"
+            )
+    return declared
+
+
+def _gate(
+    measure: str, sign: str, bound: float, value: float | None, reason: str | None
+) -> records.Gate:
     wanted = f"{sign} {bound:g}"
-    passed = value is not None and (value >= bound if sign == ">=" else value <= bound)
-    reason = why if value is None else None
+    passed = reason is None and _SIGNS[sign](value, bound)
     return records.Gate(
-        name=f"{name} {wanted}", value=value, wanted=wanted, passed=passed, reason=reason
+        name=f"{measure} {wanted}", value=value, wanted=wanted, passed=passed, reason=reason
     )
-
-
-def _retrained_gate(verbatim: float | None, unseen: float | None, missing: str) -> records.Gate:
-    """The retrained model holds nothing by rote.
-
-    Where the same was measured on text that nobody trained on, which shares its common
-    words, that is what it must not exceed.
-    """
-    if verbatim is None or unseen is None:
-        return _gate("C1 retrained", verbatim, "<=", 0.15, missing)
-    return _gate("C1 retrained over holdout", verbatim - unseen, "<=", 0.05, missing)
-
-
-def _auc_gate(gap: float | None, facts: Mapping, missing: str) -> records.Gate:
-    """The AUC gap; it counts only if as precise as from 100 against 100 examples."""
-    gate = _gate("AUC gap", gap, ">=", 0.15, missing)
-    forget, holdout = facts.get("forget"), facts.get("holdout")
-    if gap is None or not forget or not holdout:
-        return gate
-    # Standard error of an AUC of one half; ties and other AUCs only make it smaller.
-    error = lambda n, m: math.sqrt((n + m + 1) / (12 * n * m))
-    if error(forget, holdout) > error(100, 100):
-        reason = f"{forget} against {holdout} examples is less precise than 100 against 100"
-        return gate.model_copy(update={"passed": False, "reason": reason})
-    return gate
 
 
 # ------------------------------------------------------------------ boards
@@ -623,32 +688,34 @@ def _auc_gate(gap: float | None, facts: Mapping, missing: str) -> records.Gate:
 def board(documents: Sequence[records.Document]) -> Board:
     """The board of one workload from its documents (reference and categories).
 
+    Everything is computed on the same seeds, see `Board.seeds`. A strategy or control that
+    lacks one of them is shown with its mean over the others, after the complete ones, and
+    takes part in no comparison.
+
     Raises:
         records.RecordError: the documents are of different workloads, profiles or data;
-            a row is there twice; or there is no original or retrained model to measure
-            with.
+            a row is there twice; or there is no seed with an original and a retrained model
+            to measure with.
     """
     if not documents:
         raise records.RecordError("no documents to make a board from")
     head = next((d for d in documents if any(r.kind == "retrained" for r in d.rows)), documents[0])
     _check_one_workload(head, documents)
     rows = [row for document in documents for row in document.rows]
-    ruler = Ruler.of(rows, head.facts.get("chance", 0.0))
-    if not ruler.originals or not ruler.retrained:
-        what = "original" if not ruler.originals else "retrained model"
-        raise records.RecordError(
-            f"{head.profile}/{head.workload}: no {what} was measured; run its reference rows"
-        )
+    chance = head.facts.get("chance", 0.0)
+    seeds = _common_seeds(rows, Ruler.of(rows, chance), f"{head.profile}/{head.workload}")
+    ruler = Ruler.of((row for row in rows if row.seed in seeds), chance)
     by_name: dict[str, list[records.Row]] = {}
     for row in sorted(rows, key=lambda row: row.seed):
         by_name.setdefault(row.strategy, []).append(row)
-    standings = {name: _standing(group, ruler) for name, group in by_name.items()}
+    standings = {name: _standing(group, ruler, seeds) for name, group in by_name.items()}
     order = sorted(standings.values(), key=_place)
 
     ranked = [s for s in order if s.kind == "strategy" and s.status == "ok" and s.rm]
     ranks, resolved = rank_intervals({s.name: s.rm_by_seed for s in ranked})
     letters = tiers(ranks)
-    found_gates = gates(head)
+    here = [row for row in head.rows if row.seed in seeds]
+    found_gates = gates(head.model_copy(update={"rows": here}))
     return Board(
         workload=head.workload,
         profile=head.profile,
@@ -665,9 +732,34 @@ def board(documents: Sequence[records.Document]) -> Board:
             for s in order
         ),
         pairs_resolved=resolved,
-        seeds=tuple(sorted(ruler.retrained)),
+        seeds=seeds,
         generated=max(document.environment.at for document in documents),
+        left_out=tuple(sorted({row.seed for row in rows} - set(seeds))),
+        missing={
+            s.name: tuple(seed for seed in seeds if seed not in s.rm_by_seed)
+            for s in order
+            if s.status == "partial"
+        },
     )
+
+
+def _common_seeds(rows: Sequence[records.Row], ruler: Ruler, where: str) -> tuple[int, ...]:
+    """The seeds that a board compares on; see `Board.seeds`.
+
+    A strategy that failed at a seed was tried there: its failure must not vanish. One that
+    does not apply was not.
+    """
+    if not ruler.originals or not ruler.retrained:
+        what = "original" if not ruler.originals else "retrained model"
+        raise records.RecordError(f"{where}: no {what} was measured; run its reference rows")
+    both = ruler.originals.keys() & ruler.retrained.keys()
+    if not both:
+        raise records.RecordError(
+            f"{where}: at no seed are both the original and the retrained model there; "
+            "run its reference rows"
+        )
+    tried = {r.seed for r in rows if r.kind == "strategy" and r.status != "not_applicable"}
+    return tuple(sorted(both & tried or both))
 
 
 def _check_one_workload(head: records.Document, documents: Sequence[records.Document]) -> None:
@@ -701,28 +793,49 @@ def _place(standing: Standing) -> tuple:
     return done, -score, standing.name
 
 
-def _status(rows: Sequence[records.Row]) -> tuple[str, str | None]:
+def _seeds_text(seeds: Iterable[int]) -> str:
+    seeds = [str(seed) for seed in seeds]
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
+
+
+def _status(
+    rows: Sequence[records.Row], scored: Mapping[int, float], seeds: Sequence[int]
+) -> tuple[str, str | None]:
+    """Status and reason of a standing, from its rows at the board's seeds."""
     bad = [row for row in rows if row.status != "ok"]
-    if not bad:
-        return "ok", None
     kinds = {row.status for row in bad}
-    if len(bad) < len(rows):
-        status = "partial"
-    else:
-        status = kinds.pop() if len(kinds) == 1 else "error"
-    reasons = list(dict.fromkeys(row.reason for row in bad))
-    if len(reasons) == 1 and len(bad) == len(rows):
-        return status, reasons[0]
-    seeds = ", ".join(str(row.seed) for row in bad if row.reason == reasons[0])
-    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
-    return status, f"seeds {seeds}: {reasons[0]}{more}"
+    if kinds == {"not_applicable"} and len(bad) == len(rows):
+        return "not_applicable", bad[0].reason
+    absent = [seed for seed in seeds if seed not in {row.seed for row in rows}]
+    # Scored nowhere is a metric that the workload does not have; scored somewhere is a gap.
+    unscored = [r.seed for r in rows if r.status == "ok" and scored and r.seed not in scored]
+    if not (bad or absent or unscored):
+        return "ok", None
+    whole = len(bad) == len(rows) and bool(rows)
+    status = "partial" if not whole else kinds.pop() if len(kinds) == 1 else "error"
+    said = []
+    if bad:
+        reasons = list(dict.fromkeys(row.reason for row in bad))
+        others = len(reasons) - 1
+        more = f" (and {others} other {'reason' if others == 1 else 'reasons'})" if others else ""
+        if whole and not absent and not others:
+            return status, reasons[0]
+        said.append(f"{_seeds_text(row.seed for row in bad)}: {reasons[0]}{more}")
+    if absent:
+        said.append(f"no row at {_seeds_text(absent)}")
+    if unscored:
+        said.append(f"no score at {_seeds_text(unscored)}")
+    return status, "; ".join(said)
 
 
-def _standing(rows: Sequence[records.Row], ruler: Ruler) -> Standing:
-    first, done = rows[0], [row for row in rows if row.status == "ok"]
-    status, reason = _status(rows)
+def _standing(rows: Sequence[records.Row], ruler: Ruler, seeds: Sequence[int]) -> Standing:
+    """The standing of all rows of one name, at the board's seeds."""
+    here = [row for row in rows if row.seed in seeds]
+    first, rows = (here or rows)[0], here
+    done = [row for row in rows if row.status == "ok"]
     scored = {row.seed: ruler.rm(row) for row in done}
     scored = {seed: rm for seed, rm in scored.items() if rm is not None}
+    status, reason = _status(rows, scored, seeds)
     axes = _by_name({row.seed: ruler.axes(row) for row in done})
     positions = _by_name({row.seed: ruler.position(row) for row in done})
     other = _by_name({row.seed: ruler.other_scores(row) for row in done})
@@ -798,6 +911,68 @@ def boards(folder: str | Path) -> dict[str, Board]:
     return {name: board(found) for name, found in records.load(folder).items()}
 
 
+# ------------------------------------------------------------------ who is first
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Names as part of a sentence; of more than `most` the rest is a number."""
+    names = list(names)
+    if len(names) > most:
+        names = [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def first_place(board: Board, mark: Callable[[str], str] = str) -> str:
+    """Who is first on a board, in one sentence without a full stop.
+
+    Only a strategy that is significantly better than the best cheap control is called first;
+    and where one strategy alone is, that is the sentence.
+
+    Args:
+        mark: How a name is written, e.g. as code. Names come from result files, so it also
+            escapes them.
+    """
+    where = mark(board.workload)
+    ranked = [s for s in board.of("strategy") if s.rank]
+    if not ranked:
+        return f"No strategy could be ranked on {where}"
+    if board.bar is None:
+        return f"No cheap control has a score on {where}, so no strategy can be called first"
+    if len(board.seeds) < 2:
+        return f"One training seed tells nothing apart on {where}, so no strategy is called first"
+    bar, better = mark(board.bar.name), board.above_control
+    than = f"significantly better than the best cheap control, {bar}"
+    if len(ranked) == 1:
+        is_it = "is" if better else "is not"
+        return f"{mark(ranked[0].name)}, the only strategy ranked on {where}, {is_it} {than}"
+    field = f"of {len(ranked)} strategies on {where}"
+    if not better:
+        return f"No strategy is {than}, {field}"
+    if len(better) == 1:
+        return f"Only {mark(better[0].name)} is {than}, {field}"
+    leaders = [mark(s.name) for s in board.leaders]
+    counted = f"{len(better)} {field} are {than}"
+    if not leaders:  # one that is not better than the control is better than each of them
+        return f"{counted}, but the seeds put none of them first"
+    shared = "is first" if len(leaders) == 1 else "share the first place"
+    return f"{listed(leaders)} {shared}, as far as the seeds can tell; {counted}"
+
+
+def what_is_missing(board: Board, mark: Callable[[str], str] = str) -> str:
+    """Seeds and rows that a board's comparison leaves out, in one sentence; "" if none."""
+    said = []
+    if board.left_out:
+        said.append(
+            f"{_seeds_text(board.left_out)} left out, because original, retrained model and at "
+            "least one strategy are not all there"
+        )
+    if board.missing:
+        some = [f"{mark(n)} ({_seeds_text(seeds)})" for n, seeds in board.missing.items()]
+        said.append(f"not compared, because they lack seeds: {', '.join(some)}")
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
 # -------------------------------------------------------------- across boards and rules
 
 
@@ -811,6 +986,8 @@ class Overall:
         workloads: How many those are.
         rank: Place among the strategies that are ok on every workload, equal scores
             sharing a place; None for the others, and for controls and references.
+        above_control: Whether it is significantly better than the best cheap control on
+            every workload. Only then may a rank of 1 be called first.
     """
 
     name: str
@@ -820,6 +997,7 @@ class Overall:
     by_workload: dict[str, float]
     workloads: int
     rank: int | None
+    above_control: bool = False
 
 
 def overall(boards: Mapping[str, Board]) -> list[Overall]:
@@ -843,8 +1021,25 @@ def overall(boards: Mapping[str, Board]) -> list[Overall]:
         if name in everywhere:
             rank = 1 + sum(mean[other] > mean[name] + 1e-9 for other in everywhere)
         kind, category = known[name].kind, known[name].category
-        lines.append(Overall(name, kind, category, mean[name], found, len(found), rank))
+        better = all(name in {s.name for s in b.above_control} for b in boards.values())
+        lines.append(Overall(name, kind, category, mean[name], found, len(found), rank, better))
     return sorted(lines, key=lambda x: (x.rank or math.inf, -x.workloads, -round(x.rm, 9), x.name))
+
+
+def first_overall(lines: Sequence[Overall], mark: Callable[[str], str] = str) -> str:
+    """Who is first over all workloads, in one sentence without a full stop."""
+    better = [line for line in lines if line.rank and line.above_control]
+    than = "significantly better than the best cheap control on every workload"
+    if not better:
+        return f"No strategy is {than}"
+    if len(better) == 1:
+        return f"Only {mark(better[0].name)} is {than}"
+    first = [mark(line.name) for line in better if line.rank == 1]
+    if not first:
+        names = listed(mark(line.name) for line in better)
+        return f"{names} are {than}, and none of them has the highest mean"
+    shared = "is first" if len(first) == 1 else "share the first place"
+    return f"{listed(first)} {shared} by the mean; {len(better)} strategies are {than}"
 
 
 @dataclass(frozen=True)
@@ -966,6 +1161,8 @@ def markdown(board: Board) -> str:
         "correction.",
         "",
     ]
+    if missing := what_is_missing(board, _plain):
+        lines += [missing, ""]
     failed = [gate for gate in board.gates if not gate.passed]
     if failed:
         lines.append("**This workload misses its gates; the order below means nothing:**")
@@ -975,6 +1172,7 @@ def markdown(board: Board) -> str:
             lines.append(f"- {gate.name}: {_number(gate.value, 3)}{why}")
     else:
         lines.append(f"All {len(board.gates)} gates of the workload are met.")
+        lines += ["", f"{first_place(board, _plain)}."]
     return "\n".join([*lines, "", *_table(header, rows)]) + "\n"
 
 
@@ -985,7 +1183,8 @@ def csv_text(*boards: Board) -> str:
     measured = sorted({name for b in boards for s in b.standings for name in s.metrics})
     intervals += measured
     header = ["workload", "profile", "gates_passed", "strategy", "kind", "category"]
-    header += ["analogue", "status", "reason", "seeds", "rank_low", "rank_high", "tier"]
+    header += ["analogue", "status", "reason", "seeds", "missing_seeds", "seeds_left_out"]
+    header += ["rank_low", "rank_high", "tier"]
     header += ["flags", "seconds", "time_ratio", "pass_ratio", "peak_memory_mb"]
     header += ["extra_storage_bytes"]
     header += [f"{name}_{part}" for name in intervals for part in ("mean", "low", "high")]
@@ -1000,8 +1199,19 @@ def csv_text(*boards: Board) -> str:
         writer.writerow(
             [board.workload, board.profile, board.gates_passed]
             + [s.name, s.kind, s.category]
-            + [s.analogue, s.status, s.reason, len(s.seeds), *(s.rank or (None, None))]
-            + [s.tier, "; ".join(s.flags), s.seconds, s.time_ratio, s.pass_ratio]
+            + [s.analogue, s.status, s.reason, len(s.seeds)]
+            + [
+                " ".join(map(str, found))
+                for found in (board.missing.get(s.name, ()), board.left_out)
+            ]
+            + [
+                *(s.rank or (None, None)),
+                s.tier,
+                "; ".join(s.flags),
+                s.seconds,
+                s.time_ratio,
+                s.pass_ratio,
+            ]
             + [s.peak_memory_mb, s.extra_storage_bytes]
             + [
                 number

@@ -4,7 +4,7 @@ Notebooks are committed without outputs and papermill runs them into `_runs/`. W
 reads a page, `graft` lays that run's outputs under the source if, and only if, the run
 finished and its code equals the source's code; otherwise the page says so. The page in
 `erasus_live` is executed during the build, from result JSON alone. Markdown pages write
-`{{ best_synthetic }}`; `substitutions` fills it from the rows.
+`{{ first_synthetic }}`; `substitutions` fills it from the rows.
 
 Importing this module imports neither torch nor the score.
 """
@@ -22,6 +22,9 @@ from sphinx.util import logging
 
 from . import ROOT
 from .cells import code_cells, tags_of, text_of
+
+# The command line and the leaderboard ask for these here.
+from .selection import BOARD_PROFILES, PUBLISHED, categories, choose_rows, unfinished  # noqa: F401
 from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -32,9 +35,6 @@ log = logging.getLogger(__name__)
 #: What every number says where no row answers for it.
 UNKNOWN = "not measured yet"
 NO_ROWS = "*No rows yet: `make book` measures them.*"
-#: Profiles of local runs that may fill the site. `smoke` rows are for plumbing only.
-BOARD_PROFILES = ("laptop", "full")
-PUBLISHED = "published"
 
 
 # ------------------------------------------------------------------ outputs under sources
@@ -238,59 +238,6 @@ def code_span(text: object) -> str:
     return "`" + " ".join(re.sub(r"[`|]", " ", str(text)).split()) + "`"
 
 
-def categories(root: Path) -> list[str]:
-    """The strategy pages: every notebook but the leaderboard."""
-    return sorted(p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard")
-
-
-def unfinished(folder: Path, pages: list[str]) -> list[str]:
-    """What a complete run has and this folder lacks, a few words each.
-
-    A complete run has a document of every strategy page, and reference rows for every
-    workload that any page ran on.
-    """
-    found = {(p.parent.name, p.stem) for p in folder.glob("*/*.json")}
-    workloads = sorted({workload for workload, _ in found})
-    lacking = [f"rows of {page}" for page in pages if page not in {c for _, c in found}]
-    lacking += [
-        f"reference rows of {workload}"
-        for workload in workloads
-        if (workload, "reference") not in found
-    ]
-    return lacking if found else ["any rows"]
-
-
-def choose_rows(root: str | Path = ROOT) -> Path | None:
-    """The folder of rows that the site shows, or None where there are none to show.
-
-    The newest complete local run of a board profile; else the published rows. Smoke rows are
-    never chosen. The environment variable ERASUS_ROWS names a folder of results/ instead.
-
-    Raises:
-        ValueError: ERASUS_ROWS names smoke rows, or rows that do not exist.
-    """
-    root = Path(root)
-    results, wanted = root / "results", os.environ.get("ERASUS_ROWS")
-    if wanted:
-        allowed = [*BOARD_PROFILES, PUBLISHED]
-        if wanted not in allowed:
-            raise ValueError(f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}")
-        if not any((results / wanted).glob("*/*.json")):
-            raise ValueError(f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows")
-        return results / wanted
-    local = [
-        folder
-        for folder in (results / profile for profile in BOARD_PROFILES)
-        if not unfinished(folder, categories(root))
-    ]
-    if local:
-        return max(
-            local, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json"))
-        )
-    published = results / PUBLISHED
-    return published if any(published.glob("*/*.json")) else None
-
-
 def _interval(value: Interval | None) -> str:
     if value is None:
         return UNKNOWN
@@ -308,12 +255,15 @@ def _top_table(board: Board, best: int) -> str:
     shown = [*board.of("strategy")[:best], *(s for s in board.standings if s.kind != "strategy")]
     for standing in shown:
         what = "strategy, analogue" if standing.analogue else standing.kind
+        remarks = [*standing.flags]
+        if standing.status == "partial":
+            remarks.append(f"not ranked: {standing.reason}")
         cells = [
             code_span(standing.name),
             text_span(what),
             _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
             standing.tier or "",
-            text_span(", ".join(standing.flags)),
+            text_span(", ".join(remarks)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -321,38 +271,38 @@ def _top_table(board: Board, best: int) -> str:
 
 def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str]:
     """The substitutions of one workload; every key exists whatever was measured."""
-    keys = ("best", "best_rm", "original_rm", "retrained_rm", "random_init_rm")
+    keys = ("first", "original_rm", "retrained_rm", "random_init_rm")
     more = ("bar", "bar_rm", "partial_retrain_rm", "npo_rm", "simnpo_rm")
     facts = {f"{key}_{workload}": unknown for key in (*keys, *more)}
     # Counts stand before a noun: "no training seeds".
     counts = ("seeds", "n_strategies", "n_no_better")
     facts |= {f"{key}_{workload}": "no" for key in counts}
     facts[f"top_table_{workload}"] = NO_ROWS
+    facts[f"missing_{workload}"] = ""
     if board is None:
         return facts
     if not board.gates_passed:
         failed = ", ".join(gate.name for gate in board.gates if not gate.passed)
-        facts |= {key: "not ranked (a gate failed)" for key in facts if facts[key] != "no"}
+        why = "not ranked (a gate failed)"
+        facts |= {key: why for key in facts if facts[key] not in ("no", "")}
         facts[f"top_table_{workload}"] = f"*Not ranked: failed gates: {text_span(failed)}.*"
         return facts
-    ranked = [s for s in board.of("strategy") if s.rm is not None]
-    leaders = [s for s in ranked if s.rank and s.rank[0] == 1] or ranked[:1]
+    from . import score
+
+    ranked = [s for s in board.of("strategy") if s.rank]
     by_name = {s.name: s for s in board.standings}
     facts[f"seeds_{workload}"] = str(len(board.seeds))
     facts[f"n_strategies_{workload}"] = str(len(ranked))
     # Whoever is called first has a line, and five have one anyway.
-    facts[f"top_table_{workload}"] = _top_table(board, max(5, len(leaders)))
+    lines = [n for n, s in enumerate(board.of("strategy"), 1) if s in board.leaders]
+    facts[f"top_table_{workload}"] = _top_table(board, max([5, *lines]))
+    facts[f"first_{workload}"] = score.first_place(board, code_span)
+    facts[f"missing_{workload}"] = score.what_is_missing(board, code_span)
     no_better = [s for s in ranked if "not better than control" in s.flags]
     facts[f"n_no_better_{workload}"] = str(len(no_better))
     if board.bar is not None:
         facts[f"bar_{workload}"] = code_span(board.bar.name)
         facts[f"bar_rm_{workload}"] = _interval(board.bar.rm)
-    if leaders:
-        names = [code_span(s.name) for s in leaders]
-        facts[f"best_{workload}"] = " and ".join(
-            part for part in (", ".join(names[:-1]), names[-1]) if part
-        )
-        facts[f"best_rm_{workload}"] = _interval(leaders[0].rm)
     rows = ("original", "retrained", "random_init", "partial_retrain", "npo", "simnpo")
     for name in rows:
         if name in by_name:
@@ -387,7 +337,8 @@ def _downloads(root: Path, folder: Path) -> str:
 def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     """Substitution name -> markdown for the book's markdown pages, computed from rows.
 
-    For each workload W: best_W, best_rm_W, original_rm_W, retrained_rm_W, random_init_rm_W,
+    For each workload W: first_W and missing_W (sentences on who is first and on what the
+    comparison leaves out), original_rm_W, retrained_rm_W, random_init_rm_W,
     partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
     rows_stamp and downloads. Without rows every value is an honest phrase.

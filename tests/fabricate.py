@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from erasus_nb import records
+from erasus_nb import ROOT, records, score
+from erasus_nb.workloads import gates
 
 #: Strategy -> (category, share of the original's memory left, utility, time ratio).
 STRATEGIES = {
@@ -34,6 +35,42 @@ CONTROLS = {
     "random_label": ("Control", 0.5, 0.93, 0.25),
     "ascent_to_destruction": ("Control", -1.6, 0.2, 0.1),
     "partial_retrain": ("Control", 0.06, 0.9, 0.22),
+}
+#: Who may be called first -> what makes such a board. On each, `lora` shares the first place
+#: as far as the seeds can tell, because they scatter, and is not above the best control.
+FIRST = {
+    "nobody": {
+        "strategies": {
+            "lora": ("Parameter", 0.4, 0.93, 0.2),
+            "mask_based": ("Parameter", 0.6, 0.9, 0.1),
+            "ssd": ("LLM", 0.7, 0.9, 0.1),
+        },
+        "shaky": {"lora": 8.0},
+    },
+    "one": {
+        "strategies": {
+            "scrub": ("Gradient", 0.1, 0.95, 0.3),
+            "lora": ("Parameter", 0.3, 0.93, 0.2),
+            "mask_based": ("Parameter", 0.6, 0.9, 0.1),
+        },
+        "shaky": {"lora": 8.0},
+    },
+    "several": {
+        "strategies": {
+            "scrub": ("Gradient", 0.1, 0.95, 0.3),
+            "sisa": ("Data", 0.1, 0.95, 0.3),
+            "amnesiac": ("Data", 0.3, 0.95, 0.3),
+            "lora": ("Parameter", 0.1, 0.93, 0.2),
+        },
+        "shaky": {"lora": 8.0},
+        "seeds": 4,
+    },
+}
+#: The same -> how the sentence on it begins, and whom it names but for the control.
+SAID = {
+    "nobody": ("No strategy is significantly better than", ()),
+    "one": ("Only {0} is significantly better than", ("scrub",)),
+    "several": ("{0} and {1} share the first place, as far as the seeds", ("sisa", "scrub")),
 }
 ORIGINAL = {"C1": 0.98, "C2": 0.92, "C3": 0.78}
 RETRAINED = {"C1": 0.05, "C2": 0.04, "C3": 0.5}
@@ -101,6 +138,8 @@ def documents(
     absent: dict[str, tuple[str, str]] | None = None,
     analogues: tuple[str, ...] = (),
     retrained: float = 0.0,
+    missing: dict[str, tuple[int, ...]] | None = None,
+    shaky: dict[str, float] | None = None,
 ) -> list[records.Document]:
     """The reference document and one per category.
 
@@ -110,6 +149,8 @@ def documents(
         analogues: Strategies marked as analogues.
         retrained: Share of the original's memory that the retrained models have; above
             about a tenth, the workload misses its gates.
+        missing: Name -> seeds at which it has no row.
+        shaky: Name -> how many times as much as the others its seeds scatter.
     """
     draw = np.random.default_rng(len(workload))
     noise = lambda: float(draw.normal(0, 0.05))
@@ -123,9 +164,11 @@ def documents(
     rows: dict[str, list[records.Row]] = {"reference": []}
     for name, (kind, category, *rest) in lines.items():
         where = category.lower() if kind == "strategy" else "reference"
-        made = [_row(name, kind, category, *rest, seed, every, noise) for seed in every]
+        own = lambda times=(shaky or {}).get(name, 1.0): times * noise()
+        made = [_row(name, kind, category, *rest, seed, every, own) for seed in every]
         made = [row.model_copy(update={"analogue": name in analogues}) for row in made]
-        rows.setdefault(where, []).extend(made)
+        left = (missing or {}).get(name, ())
+        rows.setdefault(where, []).extend(row for row in made if row.seed not in left)
     for name, (status, reason) in (absent or {}).items():
         category = STRATEGIES[name][0] if name in STRATEGIES else "Gradient"
         kept = [row for row in rows.setdefault(category.lower(), []) if row.strategy != name]
@@ -162,7 +205,7 @@ def documents(
         "request_kind": "standard",
         "criteria": {"C1": "canary recall", "C2": "concept accuracy", "C3": "loss AUC"},
     }
-    return [
+    made = [
         records.Document(
             category=where,
             workload=workload,
@@ -174,6 +217,24 @@ def documents(
         for where, found in rows.items()
         if found
     ]
+    made[0].gates = score.gates(made[0])
+    return made
+
+
+def published(workload: str) -> list[records.Document]:
+    """The published documents of a workload, with its gates where they do not say them yet."""
+    declared = gates.LANGUAGE_MODEL if workload == "text" else gates.CLASSIFIER
+    return [
+        document.model_copy(update={"facts": {"gates": declared} | document.facts})
+        for document in records.load(ROOT / "results" / "published")[workload]
+    ]
+
+
+def defining(names) -> str:
+    """The code of a page's cell that defines strategies of these names."""
+    mark = '@strategy(category="Gradient", cite="x", reads=("forget",), on=("synthetic",))'
+    head = "(model, forget, retain, task, *, seed=0):\n    return model"
+    return "\n\n\n".join(f"{mark}\ndef {name}{head}" for name in names)
 
 
 def write(folder: Path, *groups: list[records.Document]) -> Path:

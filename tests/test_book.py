@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 
+import fabricate
 import pytest
 
 from erasus_nb import book, score
@@ -139,6 +140,27 @@ def test_the_glance_box_names_the_best_and_the_run(page, shown):
     page.glance()
     assert "Result at a glance" in text(shown) and "Profile smoke" in text(shown)
     assert "partial_retrain" in text(shown)
+
+
+@pytest.mark.parametrize("case", fabricate.FIRST)
+def test_the_glance_calls_first_only_who_is_better_than_the_best_cheap_control(case):
+    page = object.__new__(book.Page)
+    page.known = list(fabricate.FIRST[case]["strategies"])
+    page.board = lambda workload, only: score.board(fabricate.documents(**fabricate.FIRST[case]))
+    begins, names = fabricate.SAID[case]
+    said = page._glance("synthetic")
+    verdict = said[: said.index("Retraining for a quarter")]
+    assert begins.format(*(f"<code>{name}</code>" for name in names)) in verdict
+    assert "lora" not in verdict and "lora" in said
+    assert all(f"<code>{name}</code> has a Retrain-Match of" in verdict for name in names)
+
+
+def test_an_idea_of_your_own_is_not_in_the_glance(page, shown):
+    page.run(ensemble)
+    page.known.remove("ensemble")
+    shown.clear()
+    page.glance()
+    assert "No strategy of this page ran on synthetic" in text(shown)
 
 
 def test_departures_come_from_the_marks(page, shown):

@@ -246,6 +246,17 @@ def test_boards_that_cannot_be_printed_are_refused_in_one_sentence(project, rows
 # ------------------------------------------------------------------ publishing
 
 
+#: What the two pages of a publishable project define: the categories of their rows.
+DEFINED = {
+    page: {n: v for n, v in fabricate.STRATEGIES.items() if v[0].lower() == page}
+    for page in ("gradient", "data")
+}
+
+
+def publishable(name, *more):
+    return notebook(code(fabricate.defining(DEFINED[name]), "strategy"), *more)
+
+
 @pytest.fixture
 def clean_run(project):
     """Committed code and a finished laptop run of it."""
@@ -261,13 +272,13 @@ def clean_run(project):
         return done.stdout.strip()
 
     (project / ".gitignore").write_text("results/\n_runs/\n")
+    for name in DEFINED:
+        write(project, name, publishable(name))
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "code")
     commit = git("rev-parse", "HEAD")
-    # Only two pages in this project: their categories and the reference rows.
-    chosen = {k: v for k, v in fabricate.STRATEGIES.items() if v[0] in ("Gradient", "Data")}
-    made = fabricate.documents(seeds=3, strategies=chosen)
+    made = fabricate.documents(seeds=3, strategies=DEFINED["gradient"] | DEFINED["data"])
     for document in made:
         document.environment.commit = commit
     folder = fabricate.write(project / "results" / "laptop", made)
@@ -307,8 +318,8 @@ def test_a_later_commit_that_leaves_the_code_alone_does_not_matter(clean_run):
     "spoil, said",
     [
         (lambda d: setattr(d.environment, "dirty", True), "made from uncommitted code"),
-        (lambda d: setattr(d, "profile", "smoke"), "smoke/synthetic/gradient does not belong"),
-        (lambda d: d.rows.pop(), "has 2 of 3 seeds"),
+        (lambda d: setattr(d, "profile", "smoke"), "gradient.json (it is of profile smoke)"),
+        (lambda d: d.rows.pop(), "it lacks scrub at seed 2 on synthetic"),
         (lambda d: setattr(d.environment, "commit", "f" * 40), "made with other code"),
         (lambda d: setattr(d.environment, "commit", "--help"), "made with other code"),
     ],
@@ -358,7 +369,7 @@ def test_an_unfinished_run_is_refused(clean_run, capsys, category):
 
 def test_code_that_changed_after_the_run_is_refused(clean_run, capsys):
     project, _, git = clean_run
-    write(project, "data", page("data", code("x = 1")))
+    write(project, "data", publishable("data", code("x = 1")))
     assert cli.main(["publish"]) == 2
     assert "uncommitted changes" in capsys.readouterr().err
     git("commit", "-qam", "changed")

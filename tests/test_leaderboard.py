@@ -93,8 +93,7 @@ def test_the_verdict_and_its_numbers_come_from_the_rows(page):
     glance = next(c for c in cells if "glance" in c["metadata"].get("tags", ()))
     box = "".join("".join(o["data"]["text/html"]) for o in glance["outputs"])
     for name in ("synthetic", "digits"):
-        best = next(s for s in boards[name].of("strategy") if s.rank)
-        assert best.rank[0] == 1
+        best = boards[name].leaders[0]
         assert f"<code>{best.name}</code>" in box
         assert f"{best.rm.mean:.1f} ({best.rm.low:.1f} to {best.rm.high:.1f})" in box
         assert f"{boards[name]['original'].rm.mean:.1f} (" in box
@@ -171,6 +170,67 @@ def test_the_boards_are_exported_and_can_be_downloaded(page):
 
 def test_the_page_never_loads_torch_or_runs_a_strategy(page):
     assert "torch is imported: False" in page[1]
+
+
+# ------------------------------------------------------------------------ who is first
+
+
+def cell_with(text: str) -> str:
+    (found,) = [
+        "".join(cell["source"])
+        for cell in NOTEBOOK["cells"]
+        if cell["cell_type"] == "code" and text in "".join(cell["source"])
+    ]
+    return found
+
+
+@pytest.mark.parametrize("case", fabricate.FIRST)
+def test_no_sentence_of_the_page_calls_first_who_is_not_above_the_control(tmp_path, case):
+    two = [fabricate.documents(name, **fabricate.FIRST[case]) for name in ("synthetic", "toy")]
+    space = start(rows=str(fabricate.write(tmp_path, *two)), workload="synthetic")
+    said = []
+    space["display"] = lambda thing: said.append(str(thing.data))
+    for text in ("def say(", "def called(", "def verdict("):
+        exec(cell_with(text), space)
+    begins, names = fabricate.SAID[case]
+    wanted = begins.format(*(f"<code>{name}</code>" for name in names))
+    box = said.pop()
+    verdict = box[box.index("<p>") : box.index("<div style")]
+    assert wanted in verdict and "<code>lora</code>" not in verdict
+    assert all(f"<code>{name}</code> has a Retrain-Match of" in verdict for name in names)
+    for text in ("def seed_places(", "score.sensitivity("):
+        exec(cell_with(text), space)
+    seed, rules = [text for text in said if wanted in text or "highest mean belongs" in text]
+    for text in (seed, rules):
+        # The seed's rule has a winner of its own, whoever that is.
+        own = re.sub("its winner is <code>[a-z_]+</code>", "", text)
+        assert "<code>lora</code>" not in own
+    assert ("highest mean belongs to" in rules) == bool(names)
+    assert all(f"<code>{name}</code> place " in seed for name in names)
+
+
+def test_the_page_calls_nobody_first_over_all_who_is_not_above_each_control(tmp_path):
+    groups = [
+        fabricate.documents("synthetic", **fabricate.FIRST["one"]),
+        fabricate.documents("digits", **fabricate.FIRST["nobody"]),
+    ]
+    space = start(rows=str(fabricate.write(tmp_path, *groups)))
+    said = []
+    space["display"] = lambda thing: said.append(str(thing.data))
+    for text in ("def say(", "def called(", "score.overall("):
+        exec(cell_with(text), space)
+    assert "No strategy is significantly better than the best cheap control on every" in said[-1]
+    assert "<code>lora</code>" not in said[-1]
+
+
+def test_the_page_says_which_rows_lack_seeds(tmp_path):
+    rows = fabricate.documents(missing={"scrub": (1, 2)})
+    space = start(rows=str(fabricate.write(tmp_path, rows)))
+    said = []
+    space["display"] = lambda thing: said.append(str(thing.data))
+    for text in ("def say(", "def called(", "def verdict("):
+        exec(cell_with(text), space)
+    assert "they lack seeds: <code>scrub</code> (seeds 1, 2)." in said[-1]
 
 
 # ------------------------------------------------------------------------ a fresh tree

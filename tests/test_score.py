@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import fabricate
 from erasus_nb import records, score
+from erasus_nb.workloads import gates as declared
 
 SEEDS = tuple(range(8))
 
@@ -319,7 +321,7 @@ def test_errors_and_absences_are_lines_with_their_reason_and_no_rank():
         "elsewhere": "not_applicable",
     }
     assert list(by_status)[:2] == ["good", "mixed"]
-    assert board["mixed"].reason == "seeds 3: the forget loss is not finite"
+    assert board["mixed"].reason == "seed 3: the forget loss is not finite"
     assert len(board["mixed"].seeds) == 7 and board["mixed"].rm is not None
     assert "errored" in board["mixed"].flags and "errored" in board["broken"].flags
     assert board["elsewhere"].flags == ()
@@ -327,6 +329,174 @@ def test_errors_and_absences_are_lines_with_their_reason_and_no_rank():
     text = score.markdown(board)
     assert "error: ValueError: boom \\| &lt;b>" in text
     assert "not applicable: it needs text" in text
+
+
+# ------------------------------------------------------------------ seeds
+
+
+def test_everything_is_computed_on_the_seeds_that_a_strategy_was_tried_at():
+    some = SEEDS[:5]
+    head = reference()
+    quick, slow = between(0.1), between(0.4)
+    mine = document(
+        [r for r in rows("quick", quick) + rows("slow", slow) if r.seed in some], "gradient"
+    )
+    board = score.board([head, mine])
+    assert board.seeds == some and board.left_out == SEEDS[5:] and not board.missing
+    less = lambda d: d.model_copy(update={"rows": [r for r in d.rows if r.seed in some]})
+    same = score.board([less(head), less(mine)])
+    assert board.standings == same.standings and board.gates == same.gates
+    assert all(s.status == "ok" and s.seeds == some for s in board.standings)
+    said = score.what_is_missing(board)
+    assert said.startswith("Seeds 5, 6, 7 left out, because") and said in score.markdown(board)
+    assert score.what_is_missing(same) == ""
+
+
+def test_a_seed_without_an_original_or_a_retrained_model_is_left_out():
+    head = reference()
+    lost = {("original", 2), ("retrained", 6)}
+    kept = [r for r in head.rows if (r.strategy, r.seed) not in lost]
+    failed = next(r for r in head.rows if (r.strategy, r.seed) == ("original", 2))
+    kept.append(failed.model_copy(update={"status": "error", "reason": "boom"}))
+    board = score.board([document(kept, "reference"), document(rows("half", HALFWAY))])
+    assert board.seeds == (0, 1, 3, 4, 5, 7) and board.left_out == (2, 6)
+    assert board["half"].seeds == board["original"].seeds == board.seeds
+    assert board["half"].rank == (1, 1)
+    never = [r for r in head.rows if r.kind != "retrained" or r.seed > 3]
+    never = [r for r in never if r.kind != "original" or r.seed < 4]
+    with pytest.raises(records.RecordError, match="at no seed are both"):
+        score.board([document(never, "reference")])
+
+
+def test_a_strategy_that_lacks_a_seed_is_shown_last_and_never_compared():
+    # On the seeds that it has it would be first by far.
+    best = [r for r in rows("best", RETRAINED) if r.seed not in (3, 6)]
+    board = board_of(best, rows("good", between(0.2)), rows("bad", between(0.7)))
+    line = board["best"]
+    assert (line.status, line.reason) == ("partial", "no row at seeds 3, 6")
+    assert line.rm.mean > board["good"].rm.mean and line.seeds == (0, 1, 2, 4, 5, 7)
+    assert line.rank is line.tier is None and "errored" not in line.flags
+    assert board.missing == {"best": (3, 6)} and board.left_out == ()
+    assert [s.name for s in board.of("strategy")] == ["good", "bad", "best"]
+    assert [s.name for s in board.leaders] == ["good"]
+    assert "best" not in score.first_place(board).replace("best cheap", "")
+    assert board.pairs_resolved[1] == 1
+    assert all("best" not in found.rm for found in score.sensitivity(board))
+    (overall,) = [x for x in score.overall({"toy": board, "two": board}) if x.name == "good"]
+    assert overall.rank == 1
+
+
+def test_a_failure_does_not_shrink_the_board_to_hide_itself():
+    failing = rows("failing", between(0.1))
+    failing[4] = absent("failing", "diverged", "no end")[4]
+    board = board_of(failing)
+    assert board.seeds == SEEDS and board.missing == {"failing": (4,)}
+    assert board["failing"].reason == "seed 4: no end"
+    assert "errored" in board["failing"].flags and not board.leaders
+    every = [absent("failing", "error", f"reason {s % 3}")[s] for s in (1, 2, 3)]
+    found = [r for r in rows("failing", HALFWAY) if r.seed not in (1, 2, 3, 5)] + every
+    board = board_of(found, rows("other", HALFWAY))
+    assert board["failing"].reason == (
+        "seeds 1, 2, 3: reason 1 (and 2 other reasons); no row at seed 5"
+    )
+
+
+def test_a_row_without_a_score_at_one_seed_is_partial_too():
+    found = rows("once", between(0.2))
+    found[2] = row("once", 2, between(0.2) | {"C4": None})
+    board = board_of(found, rows("good", between(0.3)))
+    assert board["once"].reason == "no score at seed 2" and board["once"].rank is None
+
+
+def test_a_control_that_lacks_a_seed_is_not_the_one_to_beat():
+    head = reference()
+    rest = [r for r in head.rows if (r.strategy, r.seed) != ("fine_tune", 5)]
+    board = score.board([document(rest, "reference"), document(rows("same", between(0.8)))])
+    assert board["fine_tune"].status == "partial" and board.missing == {"fine_tune": (5,)}
+    assert board.bar.name != "fine_tune"
+    assert board.standings[-1].name == "fine_tune"
+
+
+def test_what_does_not_apply_is_not_missing_and_asks_for_no_seed():
+    other = absent("elsewhere", "not_applicable", "it needs text")
+    board = board_of(other[:2], [r for r in rows("half", HALFWAY) if r.seed < 4])
+    assert board.seeds == (0, 1, 2, 3) and not board.missing
+    assert (board["elsewhere"].status, board["elsewhere"].reason) == (
+        "not_applicable",
+        "it needs text",
+    )
+    assert board_of(other).seeds == SEEDS
+
+
+def test_a_strategy_of_other_seeds_than_the_references_is_a_line_without_a_score():
+    board = board_of(rows("stranger", HALFWAY, seeds=(20, 21)))
+    assert board.seeds == SEEDS and board.left_out == (20, 21)
+    assert board["stranger"].rm is None and board["stranger"].reason.startswith("no row at seeds 0")
+    assert score.json_text(board) and score.csv_text(board)
+
+
+def test_text_formats_say_which_seeds_are_missing():
+    most = [r for r in rows("most", between(0.2)) if r.seed != 1]
+    board = board_of(most, [r for r in rows("other", between(0.5)) if r.seed != 7])
+    assert board.missing == {"most": (1,), "other": (7,)}
+    said = "Not compared, because they lack seeds: most (seed 1), other (seed 7)."
+    assert said in score.markdown(board)
+    lines = {x["strategy"]: x for x in csv.DictReader(io.StringIO(score.csv_text(board)))}
+    assert lines["most"]["missing_seeds"] == "1" and lines["original"]["missing_seeds"] == ""
+    (parsed,) = json.loads(score.json_text(board))
+    assert parsed["missing"] == {"most": [1], "other": [7]} and parsed["left_out"] == []
+    shorter = board_of([r for r in rows("half", HALFWAY) if r.seed < 6])
+    (line, *_) = csv.DictReader(io.StringIO(score.csv_text(shorter)))
+    assert line["seeds_left_out"] == "6 7"
+
+
+# ------------------------------------------------------------------ who is first
+
+
+@pytest.mark.parametrize("case", fabricate.FIRST)
+def test_only_who_is_better_than_the_best_cheap_control_is_called_first(case):
+    board = score.board(fabricate.documents(**fabricate.FIRST[case]))
+    begins, names = fabricate.SAID[case]
+    assert board["lora"].rank[0] == 1  # and yet it is never named
+    assert tuple(s.name for s in board.leaders) == names
+    marked = score.first_place(board, lambda name: f"<{name}>")
+    assert marked.startswith(begins.format(*(f"<{name}>" for name in names)))
+    assert "the best cheap control, <random_label>" in marked and "<lora>" not in marked
+    assert f"{score.first_place(board)}." in score.markdown(board).replace("\\", "")
+
+
+def test_where_several_are_better_than_the_control_one_alone_can_be_first():
+    board = board_of(rows("top", between(0.1)), rows("mid", between(0.4)))
+    assert score.first_place(board) == (
+        "top is first, as far as the seeds can tell; 2 of 2 strategies on toy are "
+        "significantly better than the best cheap control, fine_tune"
+    )
+
+
+def test_boards_on_which_nobody_can_be_first_say_why():
+    board = board_of(rows("half", HALFWAY, seeds=(5,)), seeds=(5,))
+    assert "not better than control" not in board["half"].flags and not board.leaders
+    assert score.first_place(board).startswith("One training seed tells nothing apart on toy")
+    assert score.first_place(board_of()) == "No strategy could be ranked on toy"
+    none = [s for s in board_of(rows("half", HALFWAY)).standings if s.kind == "strategy"]
+    board = replace(board_of(rows("half", HALFWAY)), standings=tuple(none))
+    assert not board.leaders and "No cheap control has a score" in score.first_place(board)
+    board = board_of(rows("half", HALFWAY))
+    assert score.first_place(board).startswith("half, the only strategy ranked on toy, is sign")
+    board = board_of(rows("idle", between(0.9)))
+    assert score.first_place(board).startswith("idle, the only strategy ranked on toy, is not")
+    # A steady one above the control, and one that is better still but scatters too much.
+    a, b = board_of(rows("a", between(0.2)), rows("b", between(0.3))).above_control
+    board = board_of(rows("a", between(0.2)), rows("b", between(0.3)))
+    lines = [replace(s, rank=(2, 3)) if s in (a, b) else s for s in board.standings]
+    board = replace(board, standings=tuple(lines))
+    assert not board.leaders and "the seeds put none of them first" in score.first_place(board)
+
+
+def test_long_lists_of_names_end_in_a_number():
+    assert score.listed([]) == "" and score.listed(["a"]) == "a"
+    assert score.listed("abc") == "a, b and c"
+    assert score.listed("abcdefg", most=4) == "a, b, c and 4 more"
 
 
 # ------------------------------------------------------------------ what may be missing
@@ -537,7 +707,7 @@ def test_each_gate_fails_when_its_fault_is_planted(kind, change, name):
 def of_language(change=lambda row: row):
     """The reference document as a language model's, with its retrained rows changed."""
     found = reference()
-    facts = {**found.facts, "divergence_positions": 512}
+    facts = {**found.facts, "gates": declared.LANGUAGE_MODEL}
     some = [change(r) if r.kind == "retrained" else r for r in found.rows]
     return found.model_copy(update={"facts": facts, "rows": some})
 
@@ -597,7 +767,74 @@ def test_gates_without_reference_models_say_so():
     assert not only.passed and only.reason == "no original could be measured"
 
 
+@pytest.mark.parametrize("workload", ["synthetic", "digits", "text"])
+def test_published_rows_have_the_gates_that_they_had_when_they_were_measured(workload):
+    head = fabricate.published(workload)[0]
+    assert score.gates(head) == head.gates and len(head.gates) == 8
+
+
+def test_a_workload_says_itself_what_its_gates_are():
+    facts = {
+        "gates": [
+            {"measure": "C1 gap", "sign": ">=", "bound": 0.2},
+            {"measure": "RM original", "sign": "<=", "bound": 1},
+            {"measure": "C2 gap", "sign": ">=", "bound": 0.1, "request": "most"},
+            {"measure": "RM random_init", "sign": "<=", "bound": 10, "row": "nowhere"},
+        ]
+    }
+    found = score.gates(document(reference().rows, "reference", facts=facts))
+    assert [g.name for g in found] == ["C1 gap >= 0.2", "RM original <= 1"]
+    assert found[0].value == pytest.approx(0.95, abs=0.01) and found[0].passed
+    assert {
+        gate["measure"]
+        for name in ("CLASSIFIER", "LANGUAGE_MODEL", "PUBLISHED")
+        for gate in getattr(declared, name)
+    } == set(score.MEASURES)
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ([{"measure": "C9 gap", "sign": ">=", "bound": 1}], "no measure 'C9 gap'.*C1 original"),
+        ([{"measure": "C1 gap", "sign": ">", "bound": 1}], "gate on C1 gap needs a sign"),
+        ([{"measure": "C1 gap", "sign": ">="}], "gate on C1 gap needs a sign"),
+        (["C1 gap"], "no list of gates"),
+        (None, "no list of gates"),
+    ],
+)
+def test_a_gate_that_cannot_be_understood_is_named(wrong, said):
+    found = document(reference().rows, "reference", facts={"gates": wrong})
+    with pytest.raises(records.RecordError, match=f"laptop/toy/reference.*{said}"):
+        score.gates(found)
+
+
+def test_the_published_gates_ask_for_differences():
+    weak = rows("original", between(0.4) | {"C3": 0.9}, "original")
+    found = [r for r in reference().rows if r.kind != "original"] + weak
+    facts = {"gates": declared.PUBLISHED}
+    names = [g.name for g in score.gates(document(found, "reference", facts=facts)) if g.passed]
+    assert {"C1 gap >= 0.2", "C2 gap >= 0.1", "AUC gap >= 0.15"} <= set(names)
+
+
 # -------------------------------------------------------------- across boards and rules
+
+
+def test_first_over_all_workloads_is_only_who_beats_the_control_on_each():
+    weak, good = rows("good", between(0.75), noise=0.1), rows("good", between(0.1))
+    fair, fine = rows("fair", between(0.3)), rows("fine", between(0.31))
+    one, two = board_of(good, fair, fine), board_of(weak, fair, fine)
+    every = lambda *boards: score.overall(dict(enumerate(boards)))
+    said = lambda *boards: score.first_overall(every(*boards))
+    assert said(one, one).startswith("good is first by the mean; 3 strategies are significantly")
+    far = board_of(rows("good", between(0.9)), rows("fair", between(0.9)))
+    assert said(far, far).startswith("No strategy is significantly better")
+    assert said(board_of(good, fair), two).startswith("Only fair is significantly better")
+    high = {line.name: line for line in every(one, two)}
+    assert not high["good"].above_control and high["fair"].above_control
+    top = board_of(rows("good", RETRAINED), rows("fair", between(0.6)), rows("fine", between(0.6)))
+    assert next(iter(every(top, two))).name == "good"
+    assert said(top, two).endswith("and none of them has the highest mean")
+    assert "good" not in said(top, two)
 
 
 def test_overall_ranks_only_what_is_ok_everywhere():

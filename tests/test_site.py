@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import fabricate
 import pytest
 import yaml
 
-from erasus_nb import ROOT, records, sphinx_runs
+from erasus_nb import ROOT, records, selection, sphinx_runs
 
 # ------------------------------------------------------------------ notebooks made for tests
 
@@ -186,11 +187,13 @@ PAGES = ("gradient", "parameter", "data", "llm", "ensemble")
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """An empty project: five strategy pages, no rows."""
+    """A project of five strategy pages that define what is fabricated, and no rows."""
     monkeypatch.delenv("ERASUS_ROWS", raising=False)
     (tmp_path / "notebooks").mkdir()
     for name in (*PAGES, "leaderboard"):
-        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("{}")
+        defined = [n for n, (c, *_) in fabricate.STRATEGIES.items() if c.lower() == name]
+        nb = notebook(code(fabricate.defining(defined), "strategy"))
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(json.dumps(nb))
     return tmp_path
 
 
@@ -206,7 +209,7 @@ def put(project, folder, profile="laptop", at=None, **more):
 def test_without_rows_nothing_is_chosen_and_every_number_says_so(project):
     assert sphinx_runs.choose_rows(project) is None
     facts = sphinx_runs.substitutions(project)
-    assert facts["best_synthetic"] == facts["original_rm_digits"] == "not measured yet"
+    assert facts["first_synthetic"] == facts["original_rm_digits"] == "not measured yet"
     assert "No rows yet" in facts["top_table_synthetic"]
 
 
@@ -233,6 +236,88 @@ def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(projec
     assert sphinx_runs.choose_rows(project) == full
 
 
+def drop(path, *, seed=None, strategy=None):
+    """Take rows out of a document, as an interrupted run leaves it."""
+    document = records.read(path)
+    gone = lambda row: (
+        row.seed in (seed, row.seed if seed is None else seed)
+        and (strategy in (None, row.strategy))
+    )
+    document.rows = [row for row in document.rows if not gone(row)]
+    records.write(path, document)
+
+
+@pytest.mark.parametrize(
+    "file, rows, said",
+    [
+        ("gradient", {"seed": 4, "strategy": "scrub"}, "scrub at seed 4 on synthetic"),
+        ("gradient", {"strategy": "scrub"}, "scrub at seeds 0, 1, 2, 3, 4 on synthetic"),
+        ("reference", {"seed": 2, "strategy": "original"}, "original at seed 2 on synthetic"),
+        ("reference", {"seed": 2, "strategy": "fine_tune"}, "fine_tune at seed 2 on synthetic"),
+        ("reference", {"strategy": "fine_tune"}, "fine_tune at seeds 0, 1, 2, 3, 4 on synthetic"),
+    ],
+)
+def test_an_interrupted_run_is_not_preferred_to_the_published_rows(project, file, rows, said):
+    published, laptop = put(project, "published"), put(project, "laptop")
+    assert sphinx_runs.choose_rows(project) == laptop
+    drop(laptop / "synthetic" / f"{file}.json", **rows)
+    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project)) == [said]
+    assert sphinx_runs.choose_rows(project) == published
+
+
+def test_reference_rows_are_complete_when_their_gates_were_computed(project):
+    laptop = put(project, "laptop")
+    path = laptop / "synthetic" / "reference.json"
+    records.write(path, records.read(path).model_copy(update={"gates": []}))
+    lacking = sphinx_runs.unfinished(laptop, sphinx_runs.categories(project))
+    assert lacking == ["the end of the reference rows of synthetic"]
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda path: path.write_text(path.read_text()[:-40]), "a usable synthetic/data.json"),
+        (lambda path: path.write_text("{}"), "a usable synthetic/data.json"),
+        (
+            lambda path: path.write_text((path.parent / "llm.json").read_text()),
+            "a synthetic/data.json of its own (it says that it is synthetic/llm)",
+        ),
+        (
+            lambda path: path.write_text(path.read_text().replace('"laptop"', '"smoke"')),
+            "laptop rows in synthetic/data.json (it is of profile smoke)",
+        ),
+    ],
+    ids=["truncated", "foreign", "moved", "another profile"],
+)
+def test_a_file_that_cannot_be_used_makes_a_run_incomplete_and_is_named(project, spoil, said):
+    published, laptop = put(project, "published"), put(project, "laptop")
+    spoil(laptop / "synthetic" / "data.json")
+    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project))[0] == said
+    assert sphinx_runs.choose_rows(project) == published
+
+
+def test_a_page_may_have_run_on_some_workloads_only(project):
+    laptop = put(project, "laptop")
+    fabricate.write(laptop, fabricate.documents("digits", seeds=2))
+    (laptop / "digits" / "llm.json").unlink()
+    assert not sphinx_runs.unfinished(laptop, sphinx_runs.categories(project))
+    put(project, "published")
+    assert sphinx_runs.choose_rows(project) == laptop
+
+
+def test_the_controls_of_a_complete_run_are_those_that_the_package_has():
+    from erasus_nb.controls import CONTROLS
+
+    assert selection.controls() == [control.__name__ for control in CONTROLS]
+
+
+def test_the_published_rows_of_the_real_pages_are_a_complete_run(tmp_path):
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    folder = tmp_path / "results" / "laptop"
+    shutil.copytree(ROOT / "results" / "published", folder)
+    assert sphinx_runs.unfinished(folder, sphinx_runs.categories(ROOT)) == []
+
+
 def test_rows_asked_for_by_name_must_exist(project, monkeypatch):
     monkeypatch.setenv("ERASUS_ROWS", "full")
     with pytest.raises(ValueError, match="results/full has no rows"):
@@ -248,11 +333,10 @@ def test_numbers_in_prose_are_the_boards_numbers(project):
     assert board.gates_passed
     assert facts["n_strategies_synthetic"] == str(len(fabricate.STRATEGIES))
     assert facts["seeds_synthetic"] == "5"
-    leaders = [s.name for s in board.of("strategy") if s.rank and s.rank[0] == 1]
-    assert leaders and re.findall(r"`(\w+)`", facts["best_synthetic"]) == leaders
+    leaders = [s.name for s in board.leaders]
+    assert leaders and re.findall(r"`(\w+)`", facts["first_synthetic"])[: len(leaders)] == leaders
     for name in ("original", "retrained", "random_init", "partial_retrain"):
         assert facts[f"{name}_rm_synthetic"].startswith(f"{board[name].rm.mean:.1f} (")
-    assert facts["best_rm_synthetic"].startswith(f"{board[leaders[0]].rm.mean:.1f} (")
     table = facts["top_table_synthetic"].splitlines()[2:]
     shown = [re.match(r"\| `(\w+)`", line)[1] for line in table]
     best = max(5, len(leaders))
@@ -264,8 +348,30 @@ def test_numbers_in_prose_are_the_boards_numbers(project):
     worse = [s for s in board.of("strategy") if "not better than control" in s.flags]
     assert facts["n_no_better_synthetic"] == str(len(worse))
     assert "0123456789" in facts["rows_stamp"] and "laptop" in facts["rows_stamp"]
-    assert facts["best_digits"] == "not measured yet"
+    assert facts["first_digits"] == "not measured yet" and facts["missing_digits"] == ""
     assert facts["downloads"].count("{download}") == 6
+
+
+@pytest.mark.parametrize("case", fabricate.FIRST)
+def test_the_front_page_calls_first_only_who_is_better_than_the_control(project, monkeypatch, case):
+    monkeypatch.setenv("ERASUS_ROWS", "laptop")
+    put(project, "laptop", **fabricate.FIRST[case])
+    facts = sphinx_runs.substitutions(project)
+    begins, names = fabricate.SAID[case]
+    assert facts["first_synthetic"].startswith(begins.format(*(f"`{name}`" for name in names)))
+    assert "`random_label`" in facts["first_synthetic"] and "lora" not in facts["first_synthetic"]
+    assert all(f"| `{name}` |" in facts["top_table_synthetic"] for name in names)
+
+
+def test_the_front_page_says_what_the_comparison_leaves_out(project, monkeypatch):
+    monkeypatch.setenv("ERASUS_ROWS", "laptop")
+    put(project, "laptop", missing={"scrub": (3,)})
+    facts = sphinx_runs.substitutions(project)
+    assert facts["missing_synthetic"] == (
+        "Not compared, because they lack seeds: `scrub` (seed 3)."
+    )
+    assert facts["n_strategies_synthetic"] == str(len(fabricate.STRATEGIES) - 1)
+    assert "`scrub`" not in facts["first_synthetic"]
 
 
 def test_a_board_that_misses_its_gates_gives_no_numbers(project):
@@ -277,12 +383,12 @@ def test_a_board_that_misses_its_gates_gives_no_numbers(project):
             row.metrics["C1"].value = 0.3
     records.write(path, document)
     facts = sphinx_runs.substitutions(project)
-    assert facts["best_rm_synthetic"] == "not ranked (a gate failed)"
+    assert facts["first_synthetic"] == "not ranked (a gate failed)"
     assert "C1 original" in facts["top_table_synthetic"]
 
 
 def test_text_from_rows_cannot_become_markup(project):
-    evil = "<script>x</script> {{ best_digits }} `a` | b\n\n# c [d](e) $f$ {cite}`g`"
+    evil = "<script>x</script> {{ first_digits }} `a` | b\n\n# c [d](e) $f$ {cite}`g`"
     put(project, "laptop", absent={"scrub": ("error", evil), evil: ("error", evil)})
     spoken = sphinx_runs.text_span(evil)
     assert not re.search(r"(?<!\\)[<>{}`|\[\]$#]", spoken) and "\n" not in spoken
@@ -427,6 +533,6 @@ def test_a_stale_page_fails_the_strict_build_every_time(builds):
 
 
 def test_the_site_is_built_without_torch():
-    program = "import sys, erasus_nb.sphinx_runs, erasus_nb.score; print('torch' in sys.modules)"
+    program = "import sys, erasus_nb.sphinx_runs, erasus_nb.selection, erasus_nb.charts; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr

@@ -33,6 +33,7 @@ from transformers.utils import logging
 from .. import profiles
 from ..strategy import Batch
 from ..training import global_seed
+from .gates import PUBLISHED
 from .given import Published
 from .text import (
     Part,
@@ -494,6 +495,7 @@ class PublishedWorkload(TextWorkload):
 
     home_of = ()
     published = True
+    gates = PUBLISHED
     #: Only what base training here could leave, and that at a bearable size.
     no_record = {
         **TextWorkload.no_record,

@@ -25,6 +25,7 @@ from ...task import Task, UnitGroup
 from ...training import fit_stack, generator
 from ...update_log import UpdateLog
 from ..base import HIGHER, LOWER, Metric, Request, Workload, metric
+from ..gates import CLASSIFIER
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class ClassifierWorkload(Workload):
     home_of: Sequence[str] = ()
 
     kind = "classifier"
+    gates = CLASSIFIER
     criteria = {
         "C1": "canary recall",
         "C2": "concept accuracy, unseen",

@@ -34,6 +34,7 @@ from ...strategy import Batch, NotApplicable, Split
 from ...task import DecoderLayer, Fact, Task, UnitGroup
 from ...training import fit, generator, global_seed
 from ..base import HIGHER, LOWER, Metric, Request, Workload, metric
+from ..gates import LANGUAGE_MODEL
 from .corpus import Person, Statement, everything, people
 
 #: Pages whose strategies are at home here.
@@ -382,6 +383,7 @@ class TextWorkload(Workload):
     stops: tuple[str, ...] = ()
 
     kind = "text"
+    gates = LANGUAGE_MODEL
     home_of = HOME_OF
     criteria = {
         "C1": "ROUGE-L F1 of continuations",

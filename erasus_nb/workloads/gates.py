@@ -1,0 +1,51 @@
+"""What a workload has to meet before its board means anything, declared as plain data.
+
+A workload puts one of these lists, or one of its own, under `gates` into the facts of its
+documents, so a row's file says itself what its workload was held to. score.py knows how each
+measure is computed and in which unit its bound is.
+
+A gate is a dictionary of `measure` (a key of `score.MEASURES`), `sign` (">=" or "<=") and
+`bound`. Two keys are optional: with `request` the gate is asked of this kind of request only,
+with `row` only where a row of this name was measured.
+"""
+
+from __future__ import annotations
+
+# The score must put retrained, original and a fresh network where they belong.
+_SCORE = (
+    {"measure": "RM retrained", "sign": ">=", "bound": 90},
+    {"measure": "RM original", "sign": "<=", "bound": 5},
+    {"measure": "RM random_init", "sign": "<=", "bound": 10, "row": "random_init"},
+)
+
+#: A request that is selected by memorisation names no concept, so its C2 has no gate.
+CLASSIFIER = [
+    {"measure": "C1 original", "sign": ">=", "bound": 0.9},
+    {"measure": "C1 retrained", "sign": "<=", "bound": 0.15},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.5, "request": "standard"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15},
+    {"measure": "D original / D retrained", "sign": ">=", "bound": 5},
+    *_SCORE,
+]
+
+#: What a text shares with texts that nobody trained on is no memory of it. And two models that
+#: were never shown a text differ at every word of it, so their own divergence is large whatever
+#: the noise; what ranking needs is a gap that training seeds do not blur.
+LANGUAGE_MODEL = [
+    {"measure": "C1 original", "sign": ">=", "bound": 0.9},
+    {"measure": "C1 retrained over holdout", "sign": "<=", "bound": 0.05},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.5, "request": "standard"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15},
+    {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
+    *_SCORE,
+]
+
+#: Others' models recite and answer less than ours; what can be ranked is a difference.
+PUBLISHED = [
+    {"measure": "C1 gap", "sign": ">=", "bound": 0.2},
+    {"measure": "C1 retrained over holdout", "sign": "<=", "bound": 0.05},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.1, "request": "standard"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15},
+    {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
+    *_SCORE,
+]
