@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from sphinx.util import logging
 
-from . import ROOT
-from .cells import code_cells, tags_of, text_of
+from . import ROOT, progress, records
+from .cells import code_cells, pages_in, tags_of, text_of
 from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -138,11 +138,11 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
             # With its source, which stays hidden: myst-nb skips cells without any.
             glance = {**here, "id": f"lifted-{len(lifted)}"}
             glance["metadata"] = {"tags": ["remove-input"]}
-            glance["outputs"] = there["outputs"]
+            glance["outputs"] = progress.without(there["outputs"])
             glance["execution_count"] = there["execution_count"]
             lifted.append(glance)
         else:
-            here["outputs"] = there["outputs"]
+            here["outputs"] = progress.without(there["outputs"])
             here["execution_count"] = there["execution_count"]
     about, smoke = _about(run), _is_smoke(run)
     # That the numbers mean nothing is said before them.
@@ -161,8 +161,9 @@ def _depends_on(app, docname: str) -> list[Path]:
     """Files outside the source tree that a page is made of."""
     root = Path(app.srcdir)
     if docname in app.config.erasus_live:
-        package = Path(__file__).parent.rglob("*.py")
-        return sorted([*(root / app.config.erasus_results).glob("*/*/*.json"), *package])
+        package = Path(__file__).parent.rglob("[!.]*.py")
+        folders = records.folders(root / app.config.erasus_results).values()
+        return sorted([*(path for folder in folders for path in records.paths(folder)), *package])
     source = Path(app.env.doc2path(docname))
     run = root / app.config.erasus_runs / source.name
     return [run] if source.suffix == ".ipynb" and run.is_file() else []
@@ -239,8 +240,8 @@ def code_span(text: object) -> str:
 
 
 def categories(root: Path) -> list[str]:
-    """The strategy pages: every notebook but the leaderboard."""
-    return sorted(p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard")
+    """The strategy pages: every notebook of the book but the leaderboard."""
+    return [name for name in pages_in(root / "notebooks") if name != "leaderboard"]
 
 
 def unfinished(folder: Path, pages: list[str]) -> list[str]:
@@ -249,7 +250,7 @@ def unfinished(folder: Path, pages: list[str]) -> list[str]:
     A complete run has a document of every strategy page, and reference rows for every
     workload that any page ran on.
     """
-    found = {(p.parent.name, p.stem) for p in folder.glob("*/*.json")}
+    found = {(p.parent.name, p.stem) for p in records.paths(folder)}
     workloads = sorted({workload for workload, _ in found})
     lacking = [f"rows of {page}" for page in pages if page not in {c for _, c in found}]
     lacking += [
@@ -275,7 +276,7 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
         allowed = [*BOARD_PROFILES, PUBLISHED]
         if wanted not in allowed:
             raise ValueError(f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}")
-        if not any((results / wanted).glob("*/*.json")):
+        if not records.paths(results / wanted):
             raise ValueError(f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows")
         return results / wanted
     local = [
@@ -284,11 +285,9 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
         if not unfinished(folder, categories(root))
     ]
     if local:
-        return max(
-            local, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json"))
-        )
+        return max(local, key=lambda folder: max(p.stat().st_mtime for p in records.paths(folder)))
     published = results / PUBLISHED
-    return published if any(published.glob("*/*.json")) else None
+    return published if records.paths(published) else None
 
 
 def _interval(value: Interval | None) -> str:
@@ -361,8 +360,6 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
 
 
 def _stamp_text(folder: Path) -> str:
-    from . import records
-
     documents = [d for group in records.load(folder).values() for d in group]
     seen = lambda values: " and ".join(sorted({text_span(value) for value in values}))
     environments = [d.environment for d in documents]
@@ -378,7 +375,7 @@ def _stamp_text(folder: Path) -> str:
 def _downloads(root: Path, folder: Path) -> str:
     """A markdown list with one download per document."""
     lines = []
-    for path in sorted(folder.glob("*/*.json")):
+    for path in records.paths(folder):
         where = path.relative_to(root).as_posix()
         lines.append(f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`")
     return "\n".join(lines)
@@ -417,9 +414,7 @@ def fill(app, config) -> None:
     try:
         facts = substitutions(app.srcdir)
     except Exception as error:
-        from .records import RecordError
-
-        if not isinstance(error, (RecordError, ValueError)):
+        if not isinstance(error, (records.RecordError, ValueError)):
             raise
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
@@ -434,6 +429,8 @@ def setup(app):
     # The live page's kernel starts in notebooks/ and must find the package uninstalled, too.
     parts = [str(ROOT), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
+    # And it is this environment's kernel, whatever kernels the user has.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     app.add_config_value("erasus_runs", "_runs", "env")
     app.add_config_value("erasus_results", "results", "env")
     app.add_config_value("erasus_live", [], "env")

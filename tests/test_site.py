@@ -11,7 +11,7 @@ import fabricate
 import pytest
 import yaml
 
-from erasus_nb import ROOT, records, sphinx_runs
+from erasus_nb import ROOT, progress, records, sphinx_runs
 
 # ------------------------------------------------------------------ notebooks made for tests
 
@@ -123,6 +123,19 @@ def test_a_smoke_run_says_that_its_numbers_mean_nothing():
     assert source["cells"][2]["outputs"] == stream("AT A GLANCE")
 
 
+def test_progress_lines_are_not_laid():
+    source = page("Page")
+    run = executed(source)
+    line = {"output_type": "stream", "name": "stderr", "text": f"{progress.MARK}scrub, 00:08\r"}
+    for cell in run["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [line, *cell["outputs"]]
+    sphinx_runs.lay(source, run, "`run`")
+    assert progress.MARK not in json.dumps(source)
+    assert source["cells"][1]["outputs"] == stream("AT A GLANCE")
+    assert source["cells"][-3]["outputs"] == stream("ANSWER OF PAGE")
+
+
 def test_a_change_of_text_keeps_the_outputs_and_a_change_of_code_drops_them():
     run = executed(page("Page"))
     retold = page("Page")
@@ -231,6 +244,23 @@ def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(projec
     assert sphinx_runs.choose_rows(project) == published
     monkeypatch.setenv("ERASUS_ROWS", "full")
     assert sphinx_runs.choose_rows(project) == full
+
+
+def test_strays_of_jupyterlab_and_macos_change_nothing(project):
+    laptop = put(project, "laptop")
+    facts = sphinx_runs.substitutions(project)
+    chapters = [{"file": f"notebooks/{name}"} for name in (*PAGES, "leaderboard")]
+    toc = {"format": "jb-book", "root": "intro", "chapters": chapters}
+    (project / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (project / "notebooks" / "Untitled.ipynb").write_text("{}")
+    (laptop / "synthetic" / "._gradient.json").write_text("\0")
+    (project / "results" / "full" / ".trash").mkdir(parents=True)
+    (project / "results" / "full" / ".trash" / "gradient.json").write_text("{}")
+    assert sphinx_runs.categories(project) == sorted(PAGES)
+    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project)) == []
+    assert sphinx_runs.unfinished(project / "results" / "full", []) == ["any rows"]
+    assert sphinx_runs.choose_rows(project) == laptop
+    assert sphinx_runs.substitutions(project) == facts
 
 
 def test_rows_asked_for_by_name_must_exist(project, monkeypatch):
