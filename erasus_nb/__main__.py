@@ -141,12 +141,10 @@ def run(args: argparse.Namespace) -> int:
     chosen = list(dict.fromkeys(args.categories)) or pages
     if not chosen:
         raise Refused("there are no notebooks to run in notebooks/")
-    strays = cells.strays_in(ROOT / "notebooks")
-    if strays and not args.categories:
-        print(
-            f"left out, because _toc.yml does not list them: {', '.join(strays)}", file=sys.stderr
-        )
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
+    strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")
+    if strays:
+        print(f"left out, as _toc.yml does not list them: {', '.join(strays)}", file=sys.stderr)
     package = package_code()
     place = {name: number for number, name in enumerate(_ORDER)}
     chosen.sort(key=lambda name: place.get(name, len(place)))
