@@ -297,6 +297,26 @@ def test_a_users_start_up_files_settings_and_kernels_do_not_reach_a_run(project,
     assert shown == [sys.executable, [], 1.5, "ipc"]
 
 
+def test_a_build_of_the_site_is_as_shielded_and_prints_anywhere(project, monkeypatch):
+    monkeypatch.setenv("PYTHONSTARTUP", "start.py")
+    monkeypatch.setenv("MATPLOTLIBRC", "mine")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    seen = {}
+
+    def build(command, cwd, env):
+        seen.update(
+            env, files=os.listdir(env["IPYTHONDIR"]), rc=Path(env["MATPLOTLIBRC"]).read_text()
+        )
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(cli.subprocess, "run", build)
+    assert cli.main(["book"]) == 0
+    assert "PYTHONSTARTUP" not in seen and seen["files"] == [] and seen["rc"] == ""
+    assert seen["JUPYTER_PREFER_ENV_PATH"] == "1"
+    assert seen["PYTHONIOENCODING"] == "ascii:backslashreplace"
+    assert not Path(seen["IPYTHONDIR"]).exists()
+
+
 def test_where_a_run_is_is_shown_and_not_kept(project, monkeypatch):
     work = (
         "import sys, time\n"

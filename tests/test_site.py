@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import fabricate
 import pytest
@@ -319,6 +320,14 @@ def test_text_from_rows_cannot_become_markup(project):
     span = sphinx_runs.code_span(evil)
     assert span.count("`") == 2 and "|" not in span and "\n" not in span
     assert sphinx_runs.substitutions(project)["top_table_synthetic"].count("\n") < 20
+
+
+def test_the_live_pages_kernel_is_this_environments(monkeypatch):
+    for name in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH"):
+        monkeypatch.setenv(name, "0")
+    sphinx_runs.setup(Mock())
+    assert os.environ["JUPYTER_PREFER_ENV_PATH"] == "1"
+    assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}0"
 
 
 # ------------------------------------------------------------------ one small book, built
