@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Runner:
             )
             self.running[job.name] = process
         self._describe()
-        with process.stdin:
+        with suppress(BrokenPipeError), process.stdin:  # it ended: its exit code tells
             process.stdin.write(json.dumps(job.values))
         # Universal newlines turn the carriage returns of papermill's own bar into lines.
         for line in process.stderr:
@@ -143,7 +143,7 @@ class Runner:
             try:
                 self._keep(job)
                 job.ok = True
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, records.RecordError) as error:
                 job.tail.append(f"the executed notebook could not be kept: {error}")
         with self.lock:
             del self.running[job.name]

@@ -17,7 +17,7 @@ import yaml
 from test_site import code, md, notebook
 
 from erasus_nb import __main__ as cli
-from erasus_nb import cells, progress, records, runner
+from erasus_nb import cells, execute, progress, records, runner
 
 PARAMETERS = """
 workloads: list = []  # where to run
@@ -295,6 +295,28 @@ def test_a_users_start_up_files_settings_and_kernels_do_not_reach_a_run(project,
     run = json.loads((project / "_runs" / "gradient.ipynb").read_text())
     shown = json.loads("".join(run["cells"][-1]["outputs"][0]["text"]))
     assert shown == [sys.executable, [], 1.5, "ipc"]
+
+
+def test_where_a_socket_has_no_place_kernels_use_ports(monkeypatch):
+    monkeypatch.setattr(execute.Kernel, "started", [])
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp/short"), raising=False)
+    assert execute.Kernel().transport == "ipc"
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp") / ("long" * 30), raising=False)
+    assert execute.Kernel().transport == "tcp"
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp/short"), raising=False)
+    monkeypatch.delattr(execute.socket, "AF_UNIX")
+    assert execute.Kernel().transport == "tcp"
+
+
+def test_a_run_that_cannot_be_kept_is_a_failed_one(project, capsys, monkeypatch):
+    write(project, "gradient", tiny("print(1)"))
+
+    def full(path, text):
+        raise records.RecordError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(records, "write_text", full)
+    assert cli.main(["run", "gradient"]) == 1
+    assert "could not be kept: " in capsys.readouterr().err
 
 
 def test_a_build_of_the_site_is_as_shielded_and_prints_anywhere(project, monkeypatch):
