@@ -17,9 +17,9 @@ class Stderr(io.StringIO):
 
 @pytest.fixture
 def stderr(monkeypatch):
-    """A stderr of its own, and seconds that are twenty times shorter."""
-    monkeypatch.setattr(progress, "NOTICEABLE", 0.05)
-    monkeypatch.setattr(progress, "EVERY", 0.2)
+    """A stderr of its own, and seconds that are some ten times shorter."""
+    monkeypatch.setattr(progress, "NOTICEABLE", 0.15)
+    monkeypatch.setattr(progress, "EVERY", 0.6)
     # Not sys.stderr: pytest puts its own there between a fixture and its test.
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=Stderr()))
     return progress.sys.stderr
@@ -41,7 +41,7 @@ def test_fast_work_says_nothing(stderr):
 
 def test_one_line_stays_for_each_piece_that_takes_time(stderr):
     with working("scrub on digits", total=3, unit="seed") as step:
-        for seed, seconds in enumerate((0.1, 0, 0.1)):
+        for seed, seconds in enumerate((0.3, 0, 0.3)):
             step(f"seed {seed}")
             time.sleep(seconds)
     assert [text for text, end in lines(stderr) if end == "\n"] == [
@@ -52,7 +52,7 @@ def test_one_line_stays_for_each_piece_that_takes_time(stderr):
 
 def test_one_long_call_is_never_silent_for_long(stderr):
     with working("asking the model"):
-        time.sleep(0.75)
+        time.sleep(2.2)
         beats = lines(stderr)
     assert len(beats) >= 3 and set(beats) == {("asking the model", "\r")}
 
@@ -61,16 +61,16 @@ def test_many_fast_pieces_are_not_silent_either(stderr):
     with working("probes", total=40) as step:
         for number in range(40):
             step(number)
-            time.sleep(0.02)
+            time.sleep(0.04)
     assert len(lines(stderr)) >= 2
 
 
 def test_the_inner_work_is_shown_and_then_the_outer_again(stderr):
     with working("outer"):
-        time.sleep(0.1)
+        time.sleep(0.3)
         with working("inner"):
-            time.sleep(0.1)
-        time.sleep(0.4)
+            time.sleep(0.3)
+        time.sleep(0.9)
     said = [text for text, _ in lines(stderr)]
     assert said[0] == "outer" and said[-1] == "outer"
     first, last = said.index("inner"), len(said) - said[::-1].index("inner")
@@ -97,7 +97,7 @@ def test_threads_do_not_disturb_each_other(stderr):
 def test_a_failure_passes_and_ends_the_line(stderr):
     with pytest.raises(KeyError):
         with working("scrub"):
-            time.sleep(0.15)
+            time.sleep(0.4)
             raise KeyError("x")
     assert stderr.getvalue().rstrip(" \n").endswith("scrub: stopped")
     assert stderr.getvalue().endswith("\n")
@@ -113,7 +113,7 @@ def test_a_stderr_that_cannot_take_the_line_stops_no_work(stderr, broken):
         stream = io.TextIOWrapper(raw, encoding="ascii") if broken else None
         progress.sys.stderr = stream
     with working("модель\nwith a second line"):
-        time.sleep(0.2)
+        time.sleep(0.5)
     if broken == "ascii":
         assert b"[erasus] ?????? with a second line" in raw.getvalue()
 
