@@ -87,6 +87,8 @@ class _Lines:
                 self._write(f"{work.what}: stopped", "\n")
             self.works.remove(work)
             if not self.works:
+                if self.shown:  # of a last piece that was over soon after
+                    self._write(f"{work.what}: done", "\n")
                 self.ended.set()
                 self.ended = None
 

@@ -63,6 +63,7 @@ def test_many_fast_pieces_are_not_silent_either(stderr):
             step(number)
             time.sleep(0.04)
     assert len(lines(stderr)) >= 2
+    assert lines(stderr)[-1][1] == "\n", "what comes after begins on a line of its own"
 
 
 def test_the_inner_work_is_shown_and_then_the_outer_again(stderr):
