@@ -9,24 +9,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from tqdm import tqdm
-
-from . import ROOT, cells, parameters, profiles, records, sphinx_runs, workloads
+from . import ROOT, cells, keys, parameters, profiles, records, sphinx_runs, workloads
+from .runner import Job, Runner, check_writable, clock, cores, kernel_environment
 
 
 class Refused(Exception):
@@ -34,33 +27,6 @@ class Refused(Exception):
 
 
 # ------------------------------------------------------------------ run
-
-
-@dataclass
-class Job:
-    """One notebook to run, and how far it is."""
-
-    name: str
-    values: dict[str, Any]
-    stamp: str
-    steps: int
-    step: int = 0
-    seconds: float = 0.0
-    ok: bool = False
-    tail: deque = field(default_factory=lambda: deque(maxlen=400))
-
-    @property
-    def source(self) -> Path:
-        return ROOT / "notebooks" / f"{self.name}.ipynb"
-
-    @property
-    def output(self) -> Path:
-        return ROOT / "_runs" / f"{self.name}.ipynb"
-
-    @property
-    def part(self) -> Path:
-        # papermill warns about any other ending; the last good run stays until this one is.
-        return ROOT / "_runs" / f".{self.name}.part.ipynb"
 
 
 def _read_value(name: str, text: str, what: parameters.Declared) -> Any:
@@ -115,16 +81,8 @@ def _supported(name: str) -> list[str]:
 
 
 def package_code() -> str:
-    """Hash of the helper package but for what only drives and publishes runs."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for path in sorted(package.rglob("*")):
-        drives = {"__main__.py", "selection.py", "sphinx_runs.py"}
-        skipped = path.name in drives or "__pycache__" in path.parts
-        if path.is_file() and not skipped:
-            digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """Hash of the modules that a page imports, and those that it finds by name."""
+    return keys.sources().pages_code()
 
 
 def _stamp(name: str, values: dict[str, Any], package: str) -> str:
@@ -156,121 +114,6 @@ def _is_done(job: Job) -> bool:
     )
 
 
-class _Runner:
-    """Runs jobs in processes of their own, a few at a time, and shows how far they are."""
-
-    def __init__(self, jobs: list[Job], at_once: int):
-        self.jobs, self.at_once = jobs, at_once
-        self.running: dict[str, subprocess.Popen] = {}
-        self.lock, self.stopping = threading.Lock(), False
-        live = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=sum(job.steps for job in jobs),
-            unit="cell",
-            dynamic_ncols=True,
-            mininterval=0.5 if live else 15,
-            maxinterval=1 if live else 60,
-            bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} cells, {elapsed}",
-        )
-
-    def all(self) -> None:
-        """Run every job; a failed one does not stop the others."""
-        try:
-            with ThreadPoolExecutor(self.at_once) as pool:
-                try:
-                    for done in [pool.submit(self._one, job) for job in self.jobs]:
-                        done.result()
-                except BaseException:
-                    self._stop()
-                    raise
-        finally:
-            self.bar.close()
-
-    def _stop(self) -> None:
-        """End the processes started here, and their kernels: each is a group of its own."""
-        with self.lock:
-            self.stopping = True
-            for process in self.running.values():
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGTERM)
-
-    def _one(self, job: Job) -> None:
-        start = time.monotonic()
-        command = [sys.executable, "-m", "papermill", str(job.source), str(job.part)]
-        command += ["--cwd", str(ROOT), "--progress-bar", "-y", yaml.safe_dump(job.values)]
-        environment = {**_ALLOCATOR, **os.environ}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        with self.lock:
-            if self.stopping:
-                return
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env=environment,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-            self.running[job.name] = process
-        self._describe()
-        # Universal newlines turn the carriage returns of papermill's own bar into lines.
-        for line in process.stderr:
-            self._listen(job, line.rstrip())
-        code = process.wait()
-        job.seconds = time.monotonic() - start
-        if code == 0:
-            try:
-                self._keep(job)
-                job.ok = True
-            except (OSError, ValueError) as error:
-                job.tail.append(f"the executed notebook could not be kept: {error}")
-        with self.lock:
-            del self.running[job.name]
-            self.bar.update(job.steps - job.step)
-        self._describe()
-        said = "done" if job.ok else f"FAILED (papermill exit code {code})"
-        tqdm.write(f"{job.name:<12} {said} after {_clock(job.seconds)}", file=sys.stderr)
-
-    def _listen(self, job: Job, line: str) -> None:
-        at = re.search(r"(\d+)/(\d+) \[", line)
-        if not at:
-            if line.strip():
-                job.tail.append(re.sub(r"\x1b\[[0-9;]*m", "", line))
-            return
-        step = min(int(at[1]), job.steps)
-        with self.lock:
-            self.bar.update(max(0, step - job.step))
-            job.step = max(step, job.step)
-
-    def _describe(self) -> None:
-        with self.lock:
-            # Into a log file, only what time or a finished notebook calls for.
-            text = ", ".join(self.running) or "finished"
-            self.bar.set_description_str(text, refresh=sys.stderr.isatty())
-
-    def _keep(self, job: Job) -> None:
-        """Note what was run in the executed notebook, then put it in its place in one step."""
-        run = json.loads(job.part.read_text("utf-8"))
-        run["metadata"]["erasus"] = {"stamp": job.stamp}
-        records.write_text(job.output, json.dumps(run, indent=1))
-        job.part.unlink()
-
-
-#: glibc gives freed memory back to the system at once and asks for it again at the next step.
-#: Kept, a page on the language model takes about 3 % less time.
-_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(10**9), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 #: The order in which two processes end at about the same time, on the language model; a page
 #: that is not named starts after them.
 _ORDER = ("data", "llm", "gradient", "parameter", "ensemble")
@@ -288,6 +131,9 @@ def run(args: argparse.Namespace) -> int:
     if not chosen:
         raise Refused("there are no notebooks to run in notebooks/")
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
+    strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")
+    if strays:
+        print(f"left out, as _toc.yml does not list them: {', '.join(strays)}", file=sys.stderr)
     package = package_code()
     place = {name: number for number, name in enumerate(_ORDER)}
     chosen.sort(key=lambda name: place.get(name, len(place)))
@@ -298,13 +144,13 @@ def run(args: argparse.Namespace) -> int:
     left = [job for job in jobs if job not in done]
     if not left:
         return 0
-    (ROOT / "_runs").mkdir(exist_ok=True)
+    check_writable(ROOT / "_runs")
     # One accelerator is shared badly: more than one at once is for who asks for it.
-    usual = 1 if any(job.values.get("device") == "cuda" for job in left) else _cores()
+    usual = 1 if any(job.values.get("device") == "cuda" for job in left) else cores()
     at_once = min(args.jobs or usual, len(left))
     print(f"running {', '.join(job.name for job in left)}; {at_once} at once", file=sys.stderr)
     start = time.monotonic()
-    _Runner(left, at_once).all()
+    Runner(left, at_once).all()
     failed = [job for job in left if not job.ok]
     for job in failed:
         print(f"\n{job.name} failed; the last lines of what it said:", file=sys.stderr)
@@ -312,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  the run so far: {job.part.relative_to(ROOT)}", file=sys.stderr)
     print(
         f"\n{len(left) - len(failed)} of {len(left)} notebooks finished "
-        f"in {_clock(time.monotonic() - start)}",
+        f"in {clock(time.monotonic() - start)}",
         file=sys.stderr,
     )
     return 1 if failed else 0
@@ -325,7 +171,12 @@ def book(args: argparse.Namespace) -> int:
     """Build the site from the executed notebooks and the rows; warnings are errors."""
     main = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", main, "build", ".", "-W", "--keep-going"]
-    code = subprocess.run(command, cwd=ROOT).returncode
+    check_writable(ROOT / "_build")
+    with tempfile.TemporaryDirectory(prefix="erasus-") as folder:
+        environment = kernel_environment(Path(folder))
+        # What the terminal cannot show stops no build.
+        environment["PYTHONIOENCODING"] = f"{sys.stdout.encoding or 'utf-8'}:backslashreplace"
+        code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     index = ROOT / "_build" / "html" / "index.html"
     if index.is_file():
         print(f"\nThe site: {index.as_uri()}")
@@ -337,7 +188,7 @@ def book(args: argparse.Namespace) -> int:
 def _folder(given: str | None) -> Path:
     if given:
         folder = Path(given)
-        if not any(folder.glob("*/*.json")):
+        if not records.paths(folder):
             raise Refused(f"{given} has no rows (<workload>/<category>.json)")
         return folder
     folder = sphinx_runs.choose_rows(ROOT)
@@ -396,15 +247,7 @@ _CODE = ("erasus_nb", "notebooks", "requirements.txt")
 
 
 #: Modules that only read rows, or only start runs: no row depends on them.
-_READS_ROWS = (
-    "__main__.py",
-    "book.py",
-    "charts.py",
-    "score.py",
-    "selection.py",
-    "sphinx_runs.py",
-    "tuning.py",
-)
+
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:
@@ -480,7 +323,7 @@ def publish(args: argparse.Namespace) -> int:
             records.write(path, document)
             written.add(path)
             print(path.relative_to(ROOT))
-    for path in set(target.glob("*/*.json")) - written:  # of an earlier run
+    for path in set(records.paths(target)) - written:  # of an earlier run
         path.unlink()
     return 0
 
@@ -542,6 +385,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal or file that cannot show "—" gets \u2014
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         return args.function(args)

@@ -8,18 +8,23 @@ from there, so that tests, tracebacks, coverage and type checkers see an ordinar
 from __future__ import annotations
 
 import ast
+import atexit
 import builtins
+import functools
 import importlib.util
 import inspect
 import json
-import os
+import shutil
 import symtable
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from . import ROOT
+import yaml
+
+from . import ROOT, records
 
 NOTEBOOKS = ROOT / "notebooks"
 EXPORTS = ROOT / "_build" / "cells"
@@ -35,9 +40,39 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 
 
+def _chapters(toc: object) -> Iterator[str]:
+    """Every file that a table of contents names, at whatever depth."""
+    if isinstance(toc, dict):
+        yield from (toc[key] for key in ("root", "file") if key in toc)
+    if isinstance(toc, (dict, list)):
+        for part in toc.values() if isinstance(toc, dict) else toc:
+            yield from _chapters(part)
+
+
+def pages_in(folder: Path) -> list[str]:
+    """The notebooks of a folder that are pages of the book, by name, sorted.
+
+    These are what `_toc.yml` beside the folder lists: JupyterLab leaves `Untitled.ipynb`
+    in the folder, and a reader notebooks of their own. Without that file, all are pages.
+    """
+    found = sorted(p.stem for p in folder.glob("[!.]*.ipynb"))
+    toc = folder.parent / "_toc.yml"
+    if not toc.is_file():
+        return found
+    listed = {
+        name.removesuffix(".ipynb") for name in _chapters(yaml.safe_load(toc.read_text("utf-8")))
+    }
+    return [name for name in found if f"{folder.name}/{name}" in listed]
+
+
+def strays_in(folder: Path) -> list[str]:
+    """Names of the notebooks there that are no pages."""
+    return sorted({p.stem for p in folder.glob("[!.]*.ipynb")} - set(pages_in(folder)))
+
+
 def names() -> list[str]:
-    """The notebooks there are, by name, sorted."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    """The pages there are, by name, sorted."""
+    return pages_in(NOTEBOOKS)
 
 
 def notebook(name: str) -> dict:
@@ -78,21 +113,32 @@ def tagged(nb: dict) -> Iterator[tuple[int, str, str]]:
                 yield number, tag, text_of(cell).rstrip()
 
 
-def export(name: str) -> Path:
+def export(name: str, folder: Path | None = None) -> Path:
     """Write a notebook's tagged cells as a module and return its path.
 
     The file is left alone when it is up to date, and replaced in one step when it is not:
     two processes may export at once.
+
+    Args:
+        folder: Where to; EXPORTS if not given.
+
+    Raises:
+        RecordError: the folder cannot be written.
     """
     parts = [f'"""Tagged cells of notebooks/{name}.ipynb, exported by erasus_nb.cells."""']
     parts += [f"# cell {number}\n{source}" for number, _, source in tagged(notebook(name))]
-    text, out = "\n\n\n".join(parts) + "\n", EXPORTS / f"{name}.py"
+    text, out = "\n\n\n".join(parts) + "\n", (folder or EXPORTS) / f"{name}.py"
     if not out.is_file() or out.read_text("utf-8") != text:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_suffix(f".{os.getpid()}.tmp")
-        part.write_text(text, "utf-8")
-        os.replace(part, out)
+        records.write_text(out, text)
     return out
+
+
+@functools.cache
+def _elsewhere() -> Path:
+    """A folder of this process for modules, where the project's cannot be written."""
+    folder = Path(tempfile.mkdtemp(prefix="erasus-cells-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def load(name: str) -> ModuleType:
@@ -101,7 +147,10 @@ def load(name: str) -> ModuleType:
     Raises:
         ValueError: there is no such notebook.
     """
-    path = export(name)
+    try:
+        path = export(name)
+    except records.RecordError:  # a project that is mounted read-only, or another user's
+        path = export(name, _elsewhere())
     text = path.read_text("utf-8")
     module = sys.modules.get(f"erasus_cells_{name}")
     if module is not None and getattr(module, "__exported__", None) == text:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -72,6 +72,13 @@ _RC = {
     "savefig.facecolor": "none",
     "path.simplify": False,
 }
+
+
+def _drawing():
+    """Matplotlib's own defaults and _RC: whoever draws, a chart has the same bytes."""
+    return matplotlib.style.context(["default", _RC])
+
+
 _TITLE = 11.0  # points
 _TEXT = 9.0
 _WIDE = 7.4  # inches, all charts: the text column of the page
@@ -97,7 +104,7 @@ class Chart:
         """The figure as an `<svg>` element without size, in the page's own text colour."""
         target = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        with matplotlib.rc_context(_RC):
+        with _drawing():
             self.figure.savefig(target, format="svg", metadata=nothing)
         text = target.getvalue()
         text = text[text.index("<svg") :]
@@ -381,7 +388,7 @@ def forest(
     original, retrained = _reference(board, "original"), _reference(board, "retrained")
     title = _first(board, rows)
 
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         height = 0.24 * max(len(rows), 2)
         figure, (axes,), width = _canvas(
             title, height, _left(rows, emphasise), right=0.5, above=0.34
@@ -466,7 +473,7 @@ def rank_intervals(
     resolved, pairs = board.pairs_resolved
     title = f"The seeds tell {resolved} of {pairs} pairs of strategies apart"
     title += f". {score.first_place(board, _clean)}"
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         last = max((line.rank[1] for line in rows), default=2)
         figure, (axes,), _ = _canvas(
             title, 0.24 * max(len(rows), 2), _left(rows, emphasise), right=0.3
@@ -503,7 +510,7 @@ def positions(
     )
     retrained = _reference(board, "retrained")
     called = {**CRITERIA, **board.facts.get("criteria", {})}
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         figure, panels, width = _canvas(
             title,
             0.24 * max(len(rows), 2),
@@ -573,7 +580,7 @@ def axes(
             f"{weakest.count(most)} of {len(weakest)} strategies"
         )
     retrained = _reference(board, "retrained")
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         figure, panels, _ = _canvas(
             title,
             0.24 * max(len(rows), 2),
@@ -700,7 +707,7 @@ def quality_against_cost(
     timed = [line.time_ratio for line in _scored(rows)]
     edge = max(1e-4, min(timed, default=0.0) / 2)
     cost = [max(line.time_ratio, edge) for line in rows]
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         figure, (axes,), _ = _canvas(
             title, 4.4 if len(rows) <= 20 else 5.6, 0.62, right=0.75, bottom=0.55, above=0.3
         )
@@ -809,7 +816,7 @@ def relearning(
     }
     unlearned = [name for name in curves if name not in ("original", "retrained")]
     title = _relearned(means, unlearned)
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         right = 0.25 + max(_inches(_clean(name)) for name in curves)
         measure = textwrap.wrap(ylabel, 40)  # as long as the axis
         left = 0.45 + 0.17 * len(measure)
@@ -903,7 +910,7 @@ def request_picture(groups: Sequence[tuple], title: str = "") -> Chart:
     what = [label.removeprefix("forget").strip(" :") or label for label in asked]
     title = title or f"To forget: {' and '.join(what)}. Beside it: {'; '.join(rest)}"
     pictures = np.asarray(groups[0][1]).ndim == 3
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         figure = _gallery(groups, title) if pictures else _scatter(groups, title)
     kind = "Columns of small pictures" if pictures else "Scatter of the data in two directions"
     return Chart(figure, f"{kind}: {', '.join(labels)}.", title)
@@ -991,7 +998,7 @@ def leaks(board: Board, names: Collection[str] | None = None) -> Chart:
         f"Of {len(tried)} strategies, {under} leave the forgotten text more familiar than "
         f"retraining does (PrivLeak below -10 %), {over} make it stranger (above 10 %)"
     )
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         height = 0.24 * max(len(rows), 2)
         figure, (axes,), _ = _canvas(title, height, _left(rows, ()), 0.2, above=0.34)
         spread = retrained.metrics["C3"]
@@ -1040,7 +1047,7 @@ def course(
         else "Probability of the true answer, on its way from original towards retrained"
     )
     strokes = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         right = 0.25 + max(_inches(_clean(name)) for name in (*curves, *levels))
         figure, panels, _ = _canvas(title, 2.6, 0.62, right=right, panels=2, above=0.34)
         for place, (axes, what) in enumerate(zip(panels, ("forget", "retain")), 1):
@@ -1088,7 +1095,7 @@ def traced(
         f"Probability of the true answer: {clean:.2f} as it is, {hidden:.2f} with the "
         "subject hidden; darker: one state put back restores more"
     )
-    with matplotlib.rc_context(_RC):
+    with _drawing():
         figure = Figure(figsize=(_WIDE, 1.3 + 0.24 * len(words)), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]

@@ -131,7 +131,8 @@ class Module:
         #: Statements that bind no name: they count wherever anything of the module does.
         self.loose: list[ast.AST] = []
         self._taken: dict[str, set[Reference]] = {}
-        for node in ast.parse(text).body:
+        self.tree = ast.parse(text)
+        for node in self.tree.body:
             self._enter(node)
 
     def _enter(self, node: ast.AST) -> None:
@@ -161,6 +162,12 @@ class Module:
             prefix = ".".join(base) if node.level else ""
             module = ".".join(filter(None, (prefix, node.module)))
             yield alias.asname or alias.name, Reference(module, alias.name)
+
+    def everything_imported(self) -> set[Reference]:
+        """What is imported anywhere in the module, inside of functions too."""
+        statements = (ast.Import, ast.ImportFrom)
+        nodes = [node for node in ast.walk(self.tree) if isinstance(node, statements)]
+        return {wanted for node in nodes for _, wanted in self.bound(node)}
 
     def text(self, name: str) -> str:
         """What a name is bound to, as a hashable text."""
@@ -337,6 +344,21 @@ class Sources:
             ]
             self._digests[wanted] = digest(texts, loose)
         return self._digests[wanted]
+
+    def pages_code(self) -> str:
+        """Hash of all modules that a page depends on: what it shows, and what makes its rows."""
+        waiting = [f"{PACKAGE}.book", *(module for module, _ in MAKERS.values())]
+        waiting += [name for name in self._texts if name.startswith(f"{PACKAGE}.workloads")]
+        found: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            module = self.module(name)
+            if module is None or name in found:
+                continue
+            found.add(name)
+            for wanted in module.everything_imported():
+                waiting += [wanted.module, ".".join(filter(None, wanted))]
+        return digest([(name, bare(self.module(name).tree)) for name in sorted(found)])
 
     # ---- strategies and their rows
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import symtable
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,11 +122,30 @@ def check_names(given: Mapping[str, Any], path: str | Path) -> None:
         raise ParameterError(f"there is no parameter {strange[0]!r}; there are {', '.join(known)}")
 
 
+def _assigned(namespace: Mapping[str, Any]) -> set[str]:
+    """Names that the kernel's executed cells assign, start-up files left out.
+
+    IPython keeps the cells in `In`; where it kept none, every name counts.
+    """
+    executed = [source for source in namespace.get("In", ()) if source]
+    if not executed:
+        return set(namespace)
+    assigned = set()
+    for source in executed:
+        try:
+            table = symtable.symtable(source, "cell", "exec")
+        except SyntaxError:
+            continue  # it did not run, so it assigned nothing
+        assigned |= {s.get_name() for s in table.get_symbols() if s.is_assigned()}
+    return assigned
+
+
 def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
     """Check a running notebook's namespace against its parameters cell.
 
     Only the first call in a kernel looks for unknown names: later, a reader's own variables
-    are there too, and that is fine.
+    are there too, and that is fine. Names from a user's IPython profile or $PYTHONSTARTUP
+    are none of the notebook's.
 
     Args:
         name: The notebook, e.g. "gradient".
@@ -142,11 +162,12 @@ def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
     plain = (str, int, float, bool, list, dict, tuple, type(None))
     if not namespace.get("_parameters_checked"):
         jupyter = {"In", "Out", "exit", "quit", "open"}
+        assigned = _assigned(namespace) - jupyter
         check_names(
             {
                 k: v
                 for k, v in namespace.items()
-                if isinstance(v, plain) and not k.startswith("_") and k not in jupyter
+                if k in assigned and isinstance(v, plain) and not k.startswith("_")
             },
             path,
         )

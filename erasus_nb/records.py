@@ -249,6 +249,15 @@ def write(path: str | Path, document: Document) -> None:
     write_text(path, dumps(document))
 
 
+def paths(folder: str | Path) -> list[Path]:
+    """Every document below `<folder>/<workload>/`, sorted.
+
+    Hidden files and folders are none: macOS lays `._gradient.json` beside `gradient.json`.
+    """
+    found = sorted(Path(folder).glob("*/*.json"))
+    return [p for p in found if not p.name.startswith(".") and not p.parent.name.startswith(".")]
+
+
 def load(folder: str | Path) -> dict[str, list[Document]]:
     """Every document below `<folder>/<workload>/`, by workload, `reference` first.
 
@@ -256,9 +265,7 @@ def load(folder: str | Path) -> dict[str, list[Document]]:
         RecordError: any file there is unreadable or foreign; it is named.
     """
     found: dict[str, list[Document]] = {}
-    for path in sorted(
-        Path(folder).glob("*/*.json"), key=lambda p: (p.parent.name, p.stem != "reference", p.stem)
-    ):
+    for path in sorted(paths(folder), key=lambda p: (p.parent.name, p.stem != "reference", p.stem)):
         document = read(path)
         if document.workload != path.parent.name or document.category != path.stem:
             raise RecordError(

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from . import ROOT, records
+from . import ROOT, cells, records
 from .parameters import strategies_in
 
 #: Profiles of local runs that may fill the site. `smoke` rows are for plumbing only.
@@ -20,8 +20,8 @@ PUBLISHED = "published"
 
 
 def categories(root: Path) -> list[str]:
-    """The strategy pages: every notebook but the leaderboard."""
-    return sorted(p.stem for p in (root / "notebooks").glob("*.ipynb") if p.stem != "leaderboard")
+    """The strategy pages: every notebook of the book but the leaderboard."""
+    return [name for name in cells.pages_in(root / "notebooks") if name != "leaderboard"]
 
 
 def controls() -> list[str]:
@@ -39,7 +39,7 @@ def controls() -> list[str]:
 def _read(folder: Path) -> tuple[dict[tuple[str, str], records.Document], list[str]]:
     """(workload, category) -> document, and what is wrong with the files that are none."""
     found, wrong = {}, []
-    for path in sorted(folder.glob("*/*.json")):
+    for path in records.paths(folder):
         where = f"{path.parent.name}/{path.name}"
         try:
             document = records.read(path)
@@ -120,7 +120,7 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
         allowed = [*BOARD_PROFILES, PUBLISHED]
         if wanted not in allowed:
             raise ValueError(f"ERASUS_ROWS is {wanted!r}; allowed: {', '.join(allowed)}")
-        if not any((results / wanted).glob("*/*.json")):
+        if not records.paths(results / wanted):
             raise ValueError(f"ERASUS_ROWS is {wanted!r}, but results/{wanted} has no rows")
         return results / wanted
     pages = categories(root)
@@ -131,7 +131,7 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
     ]
     if local:
         return max(
-            local, key=lambda folder: max(p.stat().st_mtime for p in folder.glob("*/*.json"))
+            local, key=lambda folder: max(p.stat().st_mtime for p in records.paths(folder))
         )
     published = results / PUBLISHED
-    return published if any(published.glob("*/*.json")) else None
+    return published if records.paths(published) else None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sphinx.util import logging
 
-from . import ROOT
+from . import ROOT, progress, records
 from .cells import code_cells, tags_of, text_of
 
 # The command line and the leaderboard ask for these here.
@@ -138,11 +138,11 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
             # With its source, which stays hidden: myst-nb skips cells without any.
             glance = {**here, "id": f"lifted-{len(lifted)}"}
             glance["metadata"] = {"tags": ["remove-input"]}
-            glance["outputs"] = there["outputs"]
+            glance["outputs"] = progress.without(there["outputs"])
             glance["execution_count"] = there["execution_count"]
             lifted.append(glance)
         else:
-            here["outputs"] = there["outputs"]
+            here["outputs"] = progress.without(there["outputs"])
             here["execution_count"] = there["execution_count"]
     about, smoke = _about(run), _is_smoke(run)
     # That the numbers mean nothing is said before them.
@@ -161,8 +161,9 @@ def _depends_on(app, docname: str) -> list[Path]:
     """Files outside the source tree that a page is made of."""
     root = Path(app.srcdir)
     if docname in app.config.erasus_live:
-        package = Path(__file__).parent.rglob("*.py")
-        return sorted([*(root / app.config.erasus_results).glob("*/*/*.json"), *package])
+        package = Path(__file__).parent.rglob("[!.]*.py")
+        folders = records.folders(root / app.config.erasus_results).values()
+        return sorted([*(path for folder in folders for path in records.paths(folder)), *package])
     source = Path(app.env.doc2path(docname))
     run = root / app.config.erasus_runs / source.name
     return [run] if source.suffix == ".ipynb" and run.is_file() else []
@@ -311,8 +312,6 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
 
 
 def _stamp_text(folder: Path) -> str:
-    from . import records
-
     documents = [d for group in records.load(folder).values() for d in group]
     seen = lambda values: " and ".join(sorted({text_span(value) for value in values}))
     environments = [d.environment for d in documents]
@@ -328,7 +327,7 @@ def _stamp_text(folder: Path) -> str:
 def _downloads(root: Path, folder: Path) -> str:
     """A markdown list with one download per document."""
     lines = []
-    for path in sorted(folder.glob("*/*.json")):
+    for path in records.paths(folder):
         where = path.relative_to(root).as_posix()
         lines.append(f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`")
     return "\n".join(lines)
@@ -368,9 +367,7 @@ def fill(app, config) -> None:
     try:
         facts = substitutions(app.srcdir)
     except Exception as error:
-        from .records import RecordError
-
-        if not isinstance(error, (RecordError, ValueError)):
+        if not isinstance(error, (records.RecordError, ValueError)):
             raise
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
@@ -385,6 +382,8 @@ def setup(app):
     # The live page's kernel starts in notebooks/ and must find the package uninstalled, too.
     parts = [str(ROOT), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
+    # And it is this environment's kernel, whatever kernels the user has.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     app.add_config_value("erasus_runs", "_runs", "env")
     app.add_config_value("erasus_results", "results", "env")
     app.add_config_value("erasus_live", [], "env")

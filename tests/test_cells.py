@@ -3,10 +3,12 @@
 import json
 import pickle
 import traceback
+from pathlib import Path
 
 import pytest
+import yaml
 
-from erasus_nb import cells
+from erasus_nb import cells, records
 
 
 def code(source, *tags):
@@ -97,6 +99,45 @@ def test_an_unknown_page_is_refused_with_the_pages_there_are(page):
     page(SETUP, name="gradient")
     with pytest.raises(ValueError, match="'gradeint'; there are gradient"):
         cells.load("gradeint")
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A project whose table of contents lists two of four notebooks."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("gradient", "data", "Untitled", "._data"):
+        (folder / f"{name}.ipynb").write_text("{}")
+    parts = [{"caption": "x", "chapters": [{"file": "notebooks/gradient"}, {"file": "docs/x"}]}]
+    parts[0]["chapters"].append({"file": "notebooks/data.ipynb", "sections": []})
+    parts[0]["chapters"].append({"file": "notebooks/not_written_yet"})
+    toc = {"format": "jb-book", "root": "intro", "parts": parts}
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
+    monkeypatch.setattr(cells, "NOTEBOOKS", folder)
+    return folder
+
+
+def test_pages_are_what_the_table_of_contents_lists(book):
+    assert cells.names() == ["data", "gradient"]
+    assert cells.strays_in(book) == ["Untitled"]
+
+
+def test_without_a_table_of_contents_every_notebook_is_a_page(book):
+    (book.parent / "_toc.yml").unlink()
+    assert cells.names() == ["Untitled", "data", "gradient"]
+    assert cells.strays_in(book) == []
+
+
+def test_where_the_project_cannot_be_written_cells_are_loaded_from_elsewhere(page, monkeypatch):
+    name = page(code("def one():\n    return 1", "strategy"))
+    barred = cells.NOTEBOOKS / "a file where a folder should be"
+    barred.write_text("")
+    monkeypatch.setattr(cells, "EXPORTS", barred / "cells")
+    module = cells.load(name)
+    assert module.one() == 1 and cells.load(name) is module
+    assert not Path(module.one.__code__.co_filename).is_relative_to(cells.NOTEBOOKS)
+    with pytest.raises(records.RecordError, match="cannot be written"):
+        cells.export(name)
 
 
 def test_a_healthy_page_breaks_no_rule(page):

@@ -8,8 +8,10 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import fabricate
+import matplotlib
 import numpy as np
 import pytest
+from cycler import cycler
 from matplotlib.text import Text
 
 from erasus_nb import charts, score
@@ -119,6 +121,32 @@ def parsed(page: str) -> list[tuple[str, dict]]:
 def test_the_same_rows_give_the_same_bytes(crowded, pages):
     for name, chart in every_chart(crowded).items():
         assert chart._repr_html_() == pages[name], name
+
+
+#: What a matplotlibrc may hold; each of these would show in a chart.
+FOREIGN = {
+    "font.family": ["serif"],
+    "font.size": 14.0,
+    "axes.grid": True,
+    "axes.titlesize": 20.0,
+    "lines.linewidth": 4.0,
+    "lines.markersize": 11.0,
+    "xtick.direction": "in",
+    "axes.xmargin": 0.3,
+    "figure.dpi": 200.0,
+    "savefig.bbox": "tight",
+    "savefig.transparent": True,
+    "svg.hashsalt": "other",
+    "image.cmap": "jet",
+    "axes.prop_cycle": cycler(color=["red"]),
+}
+
+
+def test_settings_of_a_readers_own_change_no_byte(crowded, pages):
+    with matplotlib.rc_context(FOREIGN):
+        again = {name: chart._repr_html_() for name, chart in every_chart(crowded).items()}
+        assert again == pages
+        assert matplotlib.rcParams["lines.linewidth"] == 4.0, "the reader's own are put back"
 
 
 def test_the_alt_text_is_there_and_a_reason_cannot_become_markup(drawn, pages):

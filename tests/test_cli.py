@@ -1,14 +1,23 @@
 """The command line: what it refuses before any work, what it runs, prints and publishes."""
 
+import io
 import json
+import os
+import signal
 import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import fabricate
+import psutil
 import pytest
+import yaml
 from test_site import code, md, notebook
 
 from erasus_nb import __main__ as cli
-from erasus_nb import cells, records
+from erasus_nb import cells, execute, progress, records, runner
 
 PARAMETERS = """
 workloads: list = []  # where to run
@@ -65,6 +74,7 @@ def project(tmp_path, monkeypatch):
     """A project with two pages and a leaderboard in a folder of its own."""
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
     monkeypatch.setattr(records, "ROOT", tmp_path)
     monkeypatch.setattr(cells, "ROOT", tmp_path)
     monkeypatch.setattr(cells, "NOTEBOOKS", tmp_path / "notebooks")
@@ -207,7 +217,219 @@ def test_a_failing_page_is_shown_and_does_not_stop_the_others(project, capsys):
     assert (project / "_runs" / "gradient.ipynb").is_file()
 
 
+def test_strays_are_left_out_with_a_line(project, capsys):
+    chapters = [{"file": f"notebooks/{name}"} for name in ("gradient", "leaderboard")]
+    (project / "_toc.yml").write_text(yaml.safe_dump({"root": "intro", "chapters": chapters}))
+    write(project, "Untitled", notebook(code("")))
+    write(project, "gradient", tiny("print(1)"))
+    assert cli.main(["run", "-p", "profile", "nosuch"]) == 2
+    assert "Untitled" not in capsys.readouterr().err
+    assert cli.main(["run"]) == 0
+    error = capsys.readouterr().err
+    assert "left out, as _toc.yml does not list them: Untitled, data\n" in error
+    assert cli.main(["run", "gradient"]) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert [path.stem for path in (project / "_runs").glob("*")] == ["gradient"]
+
+
+# ------------------------------------------------------------------ runs that start for everybody
+
+
+def tiny(*sources):
+    """A page of a parameter and some cells: it needs no strategies and writes no rows."""
+    return notebook(code("profile: str = 'laptop'  # size", "parameters"), *map(code, sources))
+
+
+def leftovers():
+    return set(Path(tempfile.gettempdir()).glob("erasus-*"))
+
+
+def test_eight_notebooks_start_at_once(project, capsys):
+    for path in (project / "notebooks").glob("*.ipynb"):
+        path.unlink()
+    names = [f"page{number}" for number in range(8)]
+    for name in names:
+        write(project, name, tiny(f"print('{name}')"))
+    before = leftovers()
+    assert cli.main(["run", "--jobs", "8", "--profile", "smoke"]) == 0, capsys.readouterr().err
+    assert "8 of 8 notebooks finished" in capsys.readouterr().err
+    for name in names:
+        run = json.loads((project / "_runs" / f"{name}.ipynb").read_text())
+        assert run["cells"][-1]["outputs"][0]["text"] == [f"{name}\n"]
+        assert run["metadata"]["papermill"]["parameters"] == {"profile": "smoke"}
+        assert run["metadata"]["papermill"]["end_time"]
+    assert leftovers() == before
+
+
+def test_a_users_start_up_files_settings_and_kernels_do_not_reach_a_run(project, monkeypatch):
+    home = project / "home"
+    files = {
+        ".ipython/profile_default/startup/a.py": "FROM_PROFILE = 1",
+        ".ipython/profile_default/ipython_config.py": "c = get_config()\nc.Kernel.nonsense = 1",
+        ".config/matplotlib/matplotlibrc": "lines.linewidth: 9",
+        "start.py": "FROM_STARTUP = 1",
+        "matplotlibrc": "lines.linewidth: 9",
+        ".local/share/jupyter/kernels/python3/kernel.json": json.dumps(
+            {"argv": ["/nonexistent"], "display_name": "x", "language": "python"}
+        ),
+    }
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("JUPYTER_DATA_DIR", raising=False)
+    monkeypatch.setenv("IPYTHONDIR", str(home / ".ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(home / "start.py"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(home / "matplotlibrc"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    look = (
+        "import json, sys, matplotlib\n"
+        "found = [name for name in globals() if name.startswith('FROM_')]\n"
+        "facts = [sys.executable, found, matplotlib.rcParams['lines.linewidth']]\n"
+        "facts.append(get_ipython().kernel.parent.transport)\n"
+        "print(json.dumps(facts))"
+    )
+    write(project, "gradient", tiny(look))
+    assert cli.main(["run", "gradient"]) == 0
+    run = json.loads((project / "_runs" / "gradient.ipynb").read_text())
+    shown = json.loads("".join(run["cells"][-1]["outputs"][0]["text"]))
+    assert shown == [sys.executable, [], 1.5, "ipc"]
+
+
+def test_where_a_socket_has_no_place_kernels_use_ports(monkeypatch):
+    monkeypatch.setattr(execute.Kernel, "started", [])
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp/short"), raising=False)
+    assert execute.Kernel().transport == "ipc"
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp") / ("long" * 30), raising=False)
+    assert execute.Kernel().transport == "tcp"
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp/short"), raising=False)
+    monkeypatch.delattr(execute.socket, "AF_UNIX")
+    assert execute.Kernel().transport == "tcp"
+
+
+def test_a_run_that_cannot_be_kept_is_a_failed_one(project, capsys, monkeypatch):
+    write(project, "gradient", tiny("print(1)"))
+
+    def full(path, text):
+        raise records.RecordError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(records, "write_text", full)
+    assert cli.main(["run", "gradient"]) == 1
+    assert "could not be kept: " in capsys.readouterr().err
+
+
+def test_a_build_of_the_site_is_as_shielded_and_prints_anywhere(project, monkeypatch):
+    monkeypatch.setenv("PYTHONSTARTUP", "start.py")
+    monkeypatch.setenv("MATPLOTLIBRC", "mine")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    seen = {}
+
+    def build(command, cwd, env):
+        seen.update(
+            env, files=os.listdir(env["IPYTHONDIR"]), rc=Path(env["MATPLOTLIBRC"]).read_text()
+        )
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(cli.subprocess, "run", build)
+    assert cli.main(["book"]) == 0
+    assert "PYTHONSTARTUP" not in seen and seen["files"] == [] and seen["rc"] == ""
+    assert seen["JUPYTER_PREFER_ENV_PATH"] == "1"
+    assert seen["PYTHONIOENCODING"] == "ascii:backslashreplace"
+    assert not Path(seen["IPYTHONDIR"]).exists()
+
+
+def test_where_a_run_is_is_shown_and_not_kept(project, monkeypatch):
+    work = (
+        "import sys, time\n"
+        "from erasus_nb.progress import working\n"
+        "with working('scrub on digits', total=2, unit='seed') as step:\n"
+        "    step('seed 0')\n"
+        "    time.sleep(1.6)\n"
+        "print('a warning', file=sys.stderr)"
+    )
+    write(project, "gradient", tiny(work, "print('12/400 [', file=__import__('sys').stderr)"))
+    said = []
+    describe = runner.Runner._describe
+    monkeypatch.setattr(
+        runner.Runner,
+        "_describe",
+        lambda self, **given: (said.append(self.jobs[0].said), describe(self, **given)),
+    )
+    assert cli.main(["run", "gradient"]) == 0
+    assert any("scrub on digits: seed 0 (seed 1 of 2), 00:01" in line for line in said)
+    kept = (project / "_runs" / "gradient.ipynb").read_text()
+    assert "a warning" in kept and progress.MARK not in kept
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_ends_its_kernels(project, number):
+    pid = "import os, time\nopen('pid', 'w').write(str(os.getpid()))"
+    write(project, "gradient", tiny(f"{pid}\ntime.sleep(600)"))
+    start = (
+        "import sys; from pathlib import Path; from erasus_nb import __main__ as cli, cells, runner\n"
+        "cli.ROOT = runner.ROOT = cells.ROOT = Path.cwd()\n"
+        "cells.NOTEBOOKS = Path('notebooks')\n"
+        "sys.exit(cli.main(['run', 'gradient']))"
+    )
+    before = leftovers()
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", start], cwd=project, env=environment, stderr=subprocess.DEVNULL
+    )
+    until(lambda: (project / "pid").is_file() and (project / "pid").read_text())
+    kernel = int((project / "pid").read_text())
+    process.send_signal(number)
+    assert process.wait(30) == (130 if number == signal.SIGINT else 143)
+    until(lambda: not alive(kernel))
+    assert leftovers() == before
+
+
+def until(happened):
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+def alive(pid):
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("command, where", [("run", "_runs"), ("book", "_build")])
+def test_a_project_that_cannot_be_written_is_one_sentence(project, capsys, command, where):
+    (project / where).write_text("a file where a folder should be")
+    assert cli.main([command]) == 2
+    error = capsys.readouterr().err
+    assert f"{where}: cannot be written" in error and len(error.splitlines()) == 1
+
+
+def test_cells_that_cannot_be_exported_are_one_sentence(project, capsys):
+    (project / "_build").write_text("a file where a folder should be")
+    assert cli.main(["export"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and len(error.splitlines()) == 1
+
+
 # ------------------------------------------------------------------ boards
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_that_cannot_show_a_character_prints(project, rows, monkeypatch, encoding):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    assert cli.main(["board", "--rows", str(rows)]) == 0
+    sys.stdout.flush()
+    text = raw.getvalue().decode(encoding)
+    assert "## digits" in text and "\\u2014" in text
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding=encoding))
+    assert cli.main(["board", "--rows", "数据"]) == 2
+    sys.stderr.flush()
+    assert b"\\u6570\\u636e has no rows" in raw.getvalue()
 
 
 @pytest.fixture

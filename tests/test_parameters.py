@@ -121,6 +121,19 @@ def test_a_readers_own_variables_are_no_parameters_later():
     assert check_notebook("ensemble", namespace)["profile"] == "smoke"
 
 
+def test_names_of_start_up_files_are_no_parameters():
+    cells = ["", 'profile: str = "laptop"', 'profile = "smoke"', "not ( Python", "import os"]
+    namespace = {"profile": "smoke", "DATA_DIR": "/data", "N_JOBS": 2, "In": cells}
+    assert check_notebook("ensemble", namespace)["profile"] == "smoke"
+
+
+@pytest.mark.parametrize("cell", ["sed = 1", "sed: int = 1", "for sed in [1]:\n    pass"])
+def test_a_misspelt_name_in_an_executed_cell_is_refused(cell):
+    cells = ["", "seeds: int = None", cell, 'book.start("ensemble", globals())']
+    with pytest.raises(ParameterError, match="there is no parameter 'sed'"):
+        check_notebook("ensemble", {"seeds": None, "sed": 1, "DATA_DIR": "/data", "In": cells})
+
+
 def test_the_message_is_all_that_jupyter_prints():
     assert ParameterError("say what is allowed")._render_traceback_() == [
         "ParameterError: say what is allowed"
@@ -130,7 +143,9 @@ def test_the_message_is_all_that_jupyter_prints():
 # ------------------------------------------------------------------ through papermill
 
 
-def test_plain_papermill_refuses_an_unknown_name(tmp_path):
+def test_plain_papermill_refuses_an_unknown_name_and_no_start_up_file(tmp_path, monkeypatch):
+    (tmp_path / "start.py").write_text("DATA_DIR = '/data'")
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "start.py"))
     with pytest.raises(papermill.PapermillExecutionError, match="there is no parameter 'sed'"):
         papermill.execute_notebook(
             ROOT / "notebooks" / "ensemble.ipynb",

@@ -191,3 +191,19 @@ def test_published_rows_validate():
         for document in documents:
             assert document.profile in ("laptop", "full")
             assert not document.environment.dirty
+
+
+def test_hidden_files_and_folders_are_no_rows(tmp_path):
+    folder = fabricate.write(tmp_path / "laptop", fabricate.documents(seeds=2))
+    loaded, found = records.load(folder), records.paths(folder)
+    (folder / "synthetic" / "._gradient.json").write_bytes(b"\x00\x05\x16\x07")
+    for hidden in (
+        folder / ".trash",
+        tmp_path / ".laptop" / "synthetic",
+        tmp_path / "empty" / ".x",
+    ):
+        hidden.mkdir(parents=True)
+        (hidden / "gradient.json").write_text("{")
+    assert records.load(folder) == loaded
+    assert records.paths(folder) == found and len(found) == len(loaded["synthetic"])
+    assert records.folders(tmp_path) == {"laptop": folder}

@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import fabricate
 import pytest
 import yaml
 
-from erasus_nb import ROOT, records, selection, sphinx_runs
+from erasus_nb import ROOT, progress, records, selection, sphinx_runs
 
 # ------------------------------------------------------------------ notebooks made for tests
 
@@ -122,6 +123,19 @@ def test_a_smoke_run_says_that_its_numbers_mean_nothing():
     assert "{caution}" in source["cells"][1]["source"]  # before the glance
     assert "mean nothing" in source["cells"][1]["source"]
     assert source["cells"][2]["outputs"] == stream("AT A GLANCE")
+
+
+def test_progress_lines_are_not_laid():
+    source = page("Page")
+    run = executed(source)
+    line = {"output_type": "stream", "name": "stderr", "text": f"{progress.MARK}scrub, 00:08\r"}
+    for cell in run["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [line, *cell["outputs"]]
+    sphinx_runs.lay(source, run, "`run`")
+    assert progress.MARK not in json.dumps(source)
+    assert source["cells"][1]["outputs"] == stream("AT A GLANCE")
+    assert source["cells"][-3]["outputs"] == stream("ANSWER OF PAGE")
 
 
 def test_a_change_of_text_keeps_the_outputs_and_a_change_of_code_drops_them():
@@ -318,6 +332,23 @@ def test_the_published_rows_of_the_real_pages_are_a_complete_run(tmp_path):
     assert sphinx_runs.unfinished(folder, sphinx_runs.categories(ROOT)) == []
 
 
+def test_strays_of_jupyterlab_and_macos_change_nothing(project):
+    laptop = put(project, "laptop")
+    facts = sphinx_runs.substitutions(project)
+    chapters = [{"file": f"notebooks/{name}"} for name in (*PAGES, "leaderboard")]
+    toc = {"format": "jb-book", "root": "intro", "chapters": chapters}
+    (project / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (project / "notebooks" / "Untitled.ipynb").write_text("{}")
+    (laptop / "synthetic" / "._gradient.json").write_text("\0")
+    (project / "results" / "full" / ".trash").mkdir(parents=True)
+    (project / "results" / "full" / ".trash" / "gradient.json").write_text("{}")
+    assert sphinx_runs.categories(project) == sorted(PAGES)
+    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project)) == []
+    assert sphinx_runs.unfinished(project / "results" / "full", []) == ["any rows"]
+    assert sphinx_runs.choose_rows(project) == laptop
+    assert sphinx_runs.substitutions(project) == facts
+
+
 def test_rows_asked_for_by_name_must_exist(project, monkeypatch):
     monkeypatch.setenv("ERASUS_ROWS", "full")
     with pytest.raises(ValueError, match="results/full has no rows"):
@@ -395,6 +426,14 @@ def test_text_from_rows_cannot_become_markup(project):
     span = sphinx_runs.code_span(evil)
     assert span.count("`") == 2 and "|" not in span and "\n" not in span
     assert sphinx_runs.substitutions(project)["top_table_synthetic"].count("\n") < 20
+
+
+def test_the_live_pages_kernel_is_this_environments(monkeypatch):
+    for name in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH"):
+        monkeypatch.setenv(name, "0")
+    sphinx_runs.setup(Mock())
+    assert os.environ["JUPYTER_PREFER_ENV_PATH"] == "1"
+    assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}0"
 
 
 # ------------------------------------------------------------------ one small book, built
