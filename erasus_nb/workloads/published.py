@@ -130,7 +130,8 @@ class _Data:
         """The columns of one split, row by row.
 
         Raises:
-            ValueError: no such configuration, split or column; no rows; an empty text.
+            ValueError: no such configuration, split or column; no rows; an empty text, or
+                something that is no text.
         """
         if config not in self.configs:
             raise ValueError(
@@ -158,7 +159,11 @@ class _Data:
             raise ValueError(f"{where} is empty")
         for number, row in enumerate(rows):
             for column, text in zip(columns, row):
-                if not isinstance(text, str) or not text.strip():
+                if not isinstance(text, str):
+                    raise ValueError(
+                        f"{where}: {column} {number} is no text but of type {type(text).__name__}"
+                    )
+                if not text.strip():
                     raise ValueError(f"{where}: {column} {number} is empty")
         return rows
 
@@ -321,7 +326,7 @@ def _reachable(name: str, kind: str) -> None:
     """
     if Path(name).is_dir():
         return
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not re.fullmatch(r"(?!\.)[\w.-]+/[\w.-]+", name):
         raise ValueError(f"{kind} {name!r} is no folder here and no hub id of the form owner/name")
     if constants.HF_HUB_OFFLINE or getproxies():
         return
