@@ -557,7 +557,7 @@ def test_an_empty_passage_is_named(made, tmp_path):
 def test_an_answer_without_a_word_is_named(made, tmp_path):
     folder = published.tofu(tmp_path / "TOFU")
     edited(folder, 2, answer="?!")
-    with pytest.raises(ValueError, match=r"forget answer 2, '\?!', holds no word"):
+    with pytest.raises(ValueError, match=r"the answer '\?!' of forget holds no word"):
         build(Published(str(made / "target"), str(folder)), SIZES, CPU)
 
 
@@ -846,10 +846,16 @@ def test_the_attack_on_tofu_asks_for_other_answers_only(answers, monkeypatch):
 
 def test_muse_is_asked_and_compared_as_its_script_does_it(news):
     """The loops of muse_bench's metrics/verbmem.py and metrics/knowmem.py, text by text."""
-    asked, tokenizer = news.request(), news.tokenizer
-    [state] = news.train([asked.forget["ids"]], [0], Recipe(60, 3e-3, 6))
-    model = news.load(state)
-    part = asked.parts["forget"]
+    part, tokenizer = news.request().parts["forget"], news.tokenizer
+    model = news.start_model(0)
+    steps = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(30):  # the tokenizer glues the space before an answer to it
+        for given, true in (*part.passages, *part.unseen):
+            text = f"{given.rstrip()} {true}{tokenizer.eos_token}"
+            ids = tokenizer(text, return_tensors="pt").input_ids
+            model(input_ids=ids, labels=ids).loss.backward()
+            steps.step()
+            steps.zero_grad()
 
     def said(prompt: str, most: int) -> str:
         ids = tokenizer(prompt, return_tensors="pt").input_ids
@@ -866,9 +872,13 @@ def test_muse_is_asked_and_compared_as_its_script_does_it(news):
     cut = lambda text, most: tokenizer.decode(tokenizer(text).input_ids[:most], True)
     verbatim = [rouge_l(cut(true, 128), said(given, 128))[2] for given, true in part.passages]
     assert news.verbatim(model, part.passages) == verbatim
-    assert max(verbatim) > 0.3
+    assert max(verbatim) > 0.5
     answers = [rouge_l(true, ended(said(given, 32)))[2] for given, true in part.unseen]
     assert news.answers(model, part.unseen) == answers
+    assert max(answers) > 0
+    # Asked without the space, as we once did, it answers otherwise.
+    bare = [(given.rstrip(), true) for given, true in part.unseen]
+    assert news.answers(model, bare) != answers
 
 
 def test_the_start_token_is_one_of_muses_128(news, answers, monkeypatch):

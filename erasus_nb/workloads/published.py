@@ -886,19 +886,14 @@ def _check_lengths(workload: PublishedWorkload, config) -> None:
 def _check_words(workload: PublishedWorkload) -> None:
     """Refuse a true text without a single word: ROUGE-L would be 0 whatever is said."""
     for name, part in workload.corpus.parts.items():
-        passages = [workload.decode(workload.parted(p)[1]) for p in part.passages]
-        kinds = {
-            "continuation": passages,
-            "answer": [a for _, a in part.seen],
-            "answer (paraphrased or unseen question)": [a for _, a in part.unseen],
-        }
-        for kind, texts in kinds.items():
-            for number, text in enumerate(texts):
-                if not metrics.words(text):
-                    raise ValueError(
-                        f"{name} {kind} {number}, {text!r}, holds no word that an answer "
-                        "could be compared with"
-                    )
+        answers = [("answer", answer) for _, answer in (*part.seen, *part.unseen)]
+        parted = [workload.decode(workload.parted(p)[1]) for p in part.passages]
+        for kind, text in (*answers, *(("continuation", text) for text in parted)):
+            if not metrics.words(text):
+                raise ValueError(
+                    f"the {kind} {text!r} of {name} holds no word that what a model says "
+                    "could be compared with"
+                )
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
