@@ -561,6 +561,18 @@ def test_an_answer_without_a_word_is_named(made, tmp_path):
         build(Published(str(made / "target"), str(folder)), SIZES, CPU)
 
 
+def test_a_broken_data_file_says_where_and_why(made, tmp_path):
+    folder = published.tofu(tmp_path / "TOFU")
+    path = folder / "forget10.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="TOFU, forget10 cannot be read: .*JSON"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+    published.tofu(folder)
+    path.write_bytes(path.read_bytes().replace(b'answer": "', b'answer": "\xe9'))
+    with pytest.raises(ValueError, match="forget10/train of .*TOFU is not UTF-8 text"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
 @pytest.mark.parametrize(("answer", "kind"), [(1950, "int"), (["Ann"], "list")])
 def test_an_answer_that_is_no_text_is_not_called_empty(made, tmp_path, answer, kind):
     folder = published.tofu(tmp_path / "TOFU")
@@ -650,6 +662,42 @@ def test_a_model_that_lacks_weights_is_refused(made, tmp_path):
     save_file(weights, model / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=f"lacks the weights {re.escape(name)}, which"):
         build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
+
+
+def test_an_adapter_is_refused(made, tmp_path):
+    folder = shutil.copytree(made / "target", tmp_path / "lora")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for own in (
+        Published(str(folder), str(made / "TOFU")),
+        Published(str(made / "target"), str(made / "TOFU"), str(folder)),
+    ):
+        with pytest.raises(ValueError, match=r"lora is an adapter \(LoRA\)"):
+            build(own, SIZES, CPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+        {"num_hidden_layers": "2"},
+    ],
+)
+def test_whatever_is_wrong_with_a_configuration_is_one_sentence(made, tmp_path, change):
+    folder = shutil.copytree(made / "target", tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text("utf-8")) | change
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ValueError, match="model .*odd cannot be read: "):
+        build(Published(str(folder), str(made / "TOFU")), SIZES, CPU)
+
+
+@pytest.mark.parametrize("template", ["{{ unknown(1) }}", "{{ 1 / 0 }}"])
+def test_a_template_that_fails_is_named(made, tmp_path, template):
+    folder = shutil.copytree(made / "target", tmp_path / "odd")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="the chat template of .*odd fails: "):
+        build(Published(str(folder), str(made / "TOFU")), SIZES, CPU)
 
 
 @pytest.mark.parametrize(("value", "said"), [("nan", "NaN"), ("inf", "infinity"), ("-inf", "inf")])

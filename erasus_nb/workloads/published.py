@@ -27,7 +27,6 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import constants
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -140,21 +139,24 @@ class _Data:
             )
         try:
             there = self._datasets.get_dataset_split_names(self.name, config)
-            if split not in there:
-                raise ValueError(
-                    f"configuration {config} of {self.name} has no split {split}; "
-                    f"it has {', '.join(there)}"
-                )
-            found = self._table(config, split)
-        except (OSError, self._datasets.exceptions.DatasetsError) as error:
+            found = self._table(config, split) if split in there else None
+        except Exception as error:  # whatever a library finds wrong with somebody's files
             raise _unreachable(f"{self.name}, {config}", "dataset", error) from error
+        if found is None:
+            raise ValueError(
+                f"configuration {config} of {self.name} has no split {split}; "
+                f"it has {', '.join(there)}"
+            )
         where = f"{config}/{split} of {self.name}"
         for column in columns:
             if column not in found.column_names:
                 raise ValueError(
                     f"{where} has no column {column}; it has {', '.join(found.column_names)}"
                 )
-        rows = list(zip(*(found[column] for column in columns)))
+        try:
+            rows = list(zip(*(found[column] for column in columns)))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where} is not UTF-8 text: {error}") from error
         if not rows:
             raise ValueError(f"{where} is empty")
         for number, row in enumerate(rows):
@@ -338,6 +340,8 @@ def _reachable(name: str, kind: str) -> None:
 
 
 def _unreachable(name: str, kind: str, error: Exception) -> ValueError:
+    while error.__cause__:  # the first thing that went wrong says most
+        error = error.__cause__
     reason = str(error).strip().splitlines() or [type(error).__name__]
     if Path(name.split(",")[0]).is_dir():
         return ValueError(f"{kind} {name} cannot be read: {reason[0]}")
@@ -357,9 +361,16 @@ def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
         dtype: Of the weights, e.g. "bfloat16".
 
     Raises:
-        ValueError: it is not there, not such a model, lacks weights, or some are not finite.
+        ValueError: it is not there, not such a model, an adapter on one, lacks weights, or
+            some are not finite.
     """
     _reachable(name, "model")
+    adapter = ValueError(
+        f"model {name} is an adapter (LoRA) on another model; merge it (merge_and_unload) "
+        "and save the whole model"
+    )
+    if Path(name, "adapter_config.json").is_file():
+        raise adapter
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             name,
@@ -369,8 +380,10 @@ def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a library finds wrong with somebody's files
         raise _unreachable(name, "model", error) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise adapter
     if lacking := sorted(loaded["missing_keys"]):
         raise ValueError(
             f"model {name} lacks the weights {lacking[0]}"
@@ -758,7 +771,14 @@ def build(
     model = open_model(published.model, sizes.dtype, device)
     config = model.config
     tokenizer = open_tokenizer(published.tokenizer or published.model, config)
-    corpus = _some(read(published.data, _ask(tokenizer)), sizes.probes)
+    ask = _ask(tokenizer)
+    try:
+        ask("Who?")
+    except Exception as error:  # a template is a program of somebody's
+        raise ValueError(
+            f"the chat template of {published.tokenizer or published.model} fails: {error}"
+        ) from error
+    corpus = _some(read(published.data, ask), sizes.probes)
     holds = getattr(config, "max_position_embeddings", None) or sizes.reading
     width, longest = min(sizes.tokens, holds), min(sizes.reading, holds)
     coded = lambda examples, most=None: _tokens(tokenizer, examples, width)[:most]
