@@ -20,6 +20,7 @@ from typing import Any
 
 from . import ROOT, cells, keys, parameters, profiles, records, sphinx_runs, workloads
 from .runner import Job, Runner, check_writable, clock, cores, kernel_environment
+from .workloads import identity
 
 
 class Refused(Exception):
@@ -64,9 +65,10 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         values["workloads"] = takes if values.get("model") else _supported(name)
     if values.get("out"):
         values["out"] = str(Path(values["out"]).resolve())  # the kernel starts elsewhere
-    for what in ("model", "data", "retrained", "tokenizer"):
-        if values.get(what) and Path(values[what]).is_dir():
-            values[what] = str(Path(values[what]).resolve())
+    for what in _SOURCES:
+        folder, request = identity.split_request(values.get(what) or "")
+        if folder and Path(folder).is_dir():
+            values[what] = ":".join(filter(None, (str(Path(folder).resolve()), request)))
     return values
 
 
@@ -85,11 +87,16 @@ def package_code() -> str:
     return keys.sources().pages_code()
 
 
+#: Parameters that name models and data of others.
+_SOURCES = ("model", "data", "retrained", "tokenizer")
+
+
 def _stamp(name: str, values: dict[str, Any], package: str) -> str:
     code = [cells.text_of(cell) for _, cell in cells.code_cells(cells.notebook(name))]
     tuned = ROOT / "notebooks" / "tuned" / f"{name}.json"
     settings = tuned.read_text("utf-8") if tuned.is_file() else ""
-    text = json.dumps([package, code, settings, values], sort_keys=True)
+    read = [identity.folder_stamp(values[what]) for what in _SOURCES if values.get(what)]
+    text = json.dumps([package, code, settings, values, read], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -107,11 +114,24 @@ def _is_done(job: Job) -> bool:
         return False
     known = parameters.declared(job.source)
     value = lambda key: job.values.get(key, known[key].default if key in known else "")
-    return all(
-        records.path_of(value("profile"), workload, category, value("out")).is_file()
-        for workload in job.values.get("workloads", [])
-        for category in ("reference", job.name)
-    )
+
+    def written(board: str) -> bool:
+        paths = (
+            records.path_of(value("profile"), board, category, value("out"))
+            for category in ("reference", job.name)
+        )
+        return all(path.is_file() for path in paths)
+
+    request = f"-{asked}" if (asked := value("request") or "standard") != "standard" else ""
+    if not value("model"):
+        return all(written(f"{workload}{request}") for workload in job.values.get("workloads", []))
+    # The hash at the end of such a board's name is that of weights that nobody has read yet;
+    # that they are the same ones is what the stamp says.
+    name = identity.board_slug(value("data"), value("model"))
+    board = re.compile(rf"{re.escape(name)}(-[0-9a-f]{{8}})?{request}")
+    profile = records.path_of(value("profile"), name, job.name, value("out")).parents[1]
+    there = profile.iterdir() if profile.is_dir() else ()
+    return any(board.fullmatch(folder.name) and written(folder.name) for folder in there)
 
 
 #: The order in which two processes end at about the same time, on the language model; a page
@@ -247,7 +267,6 @@ _CODE = ("erasus_nb", "notebooks", "requirements.txt")
 
 
 #: Modules that only read rows, or only start runs: no row depends on them.
-
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:

@@ -7,6 +7,8 @@ torch.
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from functools import cache
@@ -240,6 +242,9 @@ def _check_shadows(values: Tensor, member: Tensor) -> None:
 def rouge_l(reference: str, text: str) -> tuple[float, float, float]:
     """ROUGE-L of a text: the longest common subsequence of words, without stemming.
 
+    Words are rouge-score's, runs of a to z and 0 to 9, unless those leave out a whole word
+    of the reference, as in Russian, Chinese or Hindi. Then both texts are cut by `words`.
+
     Args:
         reference: What should have been said.
         text: What was said; an empty one scores 0, so a model that fell silent looks
@@ -249,16 +254,67 @@ def rouge_l(reference: str, text: str) -> tuple[float, float, float]:
         Precision, recall and F1, each 0 to 1.
 
     Source: Lin (2004), ROUGE; the numbers of Google's rouge-score, as in MUSE.
+    Differs: rouge-score finds no word in a text without Latin letters, so that it scores 0
+        against itself, and two such texts that share a number score 1.
     """
-    found = _rouge().score(reference, text)["rougeL"]
+    found = _rouge(_left_out(reference)).score(reference, text)["rougeL"]
     return float(found.precision), float(found.recall), float(found.fmeasure)
 
 
+#: Scripts written without spaces between words: Thai and Lao, Tibetan, Burmese, Khmer, kana,
+#: and Chinese characters.
+SPACELESS = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_SPACELESS = re.compile(f"[{SPACELESS}]")
+#: Joiners and soft hyphens stand inside a word and are not seen.
+_UNSEEN = str.maketrans("", "", "\u00ad\u200c\u200d")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in any script, in lower case.
+
+    A word is a run of letters, numbers and the marks on them. Of a script that puts no
+    spaces between its words, each character with its marks is one.
+    """
+    found, before = [], ""
+    for char in unicodedata.normalize("NFC", text.translate(_UNSEEN)).lower():
+        kind = unicodedata.category(char)[0]
+        if kind not in "LMN":
+            before = ""
+            continue
+        now = "alone" if _SPACELESS.match(char) else "in a word"
+        if before and (kind == "M" or before == now == "in a word"):
+            found[-1] += char
+        else:
+            found.append(char)
+            before = now
+    return found
+
+
+def _left_out(reference: str) -> bool:
+    """Whether rouge-score would see nothing of some word; signs such as ½ or ² are none."""
+    if reference.isascii():
+        return False
+    found = words(reference)
+    unseen = [word for word in found if not re.search("[a-z0-9]", word)]
+    spoken = lambda word: any(c.isalpha() or c.isdecimal() for c in word)
+    return len(unseen) == len(found) or any(map(spoken, unseen))
+
+
+class _AnyScript:
+    """`words` under the name that rouge-score asks for."""
+
+    tokenize = staticmethod(words)
+
+
 @cache
-def _rouge():
+def _rouge(any_script: bool):
     from rouge_score.rouge_scorer import RougeScorer  # loads nltk: only when needed
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    tokenizer = _AnyScript() if any_script else None
+    return RougeScorer(["rougeL"], use_stemmer=False, tokenizer=tokenizer)
 
 
 def exact_memorisation(right: Tensor, scored: Tensor) -> Tensor:

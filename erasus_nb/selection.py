@@ -130,8 +130,6 @@ def choose_rows(root: str | Path = ROOT) -> Path | None:
         if not unfinished(folder, pages)
     ]
     if local:
-        return max(
-            local, key=lambda folder: max(p.stat().st_mtime for p in records.paths(folder))
-        )
+        return max(local, key=lambda folder: max(p.stat().st_mtime for p in records.paths(folder)))
     published = results / PUBLISHED
     return published if records.paths(published) else None

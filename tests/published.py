@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -154,6 +154,11 @@ def byte_pairs(
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    # As Llama's: whoever asks for special tokens gets the one that starts a text.
+    start = ("<bos>", bpe.token_to_id("<bos>"))
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[start]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
 
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import published
 import pytest
@@ -13,12 +15,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
+from erasus_nb.metrics import rouge_l
 from erasus_nb.profiles import PublishedSizes, Recipe
 from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of
 from erasus_nb.task import Meter
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
-from erasus_nb.workloads.published import Example, _ask, _holding, _tokens, build, open_model
+from erasus_nb.workloads.published import (
+    DAY,
+    Example,
+    _ask,
+    _holding,
+    _pieces,
+    _tokens,
+    build,
+    open_model,
+    stopped_clock,
+)
 from erasus_nb.workloads.text import IGNORED, TextTask, following
 
 CPU = torch.device("cpu")
@@ -87,7 +100,7 @@ def test_muse_probes_are_the_published_ones(news):
     question, answer = parts["forget"].unseen[0]
     asked, _, wanted = published.questions(4, "forget 0")[0]
     assert question.count("Question:") == 3  # two examples, then the question
-    assert question.endswith(f"Question: {asked}\nAnswer:")
+    assert question.endswith(f"Question: {asked}\nAnswer: ")
     assert answer == wanted
     lengths = [len(news.opened(g)) for g, _ in parts["forget"].passages]
     assert news.prompt == sum(lengths) // len(lengths)
@@ -163,6 +176,14 @@ def test_an_article_that_a_chunk_begins_in_is_told():
     assert _holding([chunk], [article, "nothing of it"]) == [True, False]
     assert _holding(["New York"], ["in New York now", "in New Yorkshire"]) == [True, False]
     assert _holding([], ["anything"]) == [False]
+    # Of a script without spaces, characters stand in for words.
+    told = "她的名字是王小明，住在北京。"
+    assert _holding([told], [f"昨天，{told[:9]}来了", "今天天气很好，我们去公园。"]) == [
+        True,
+        False,
+    ]
+    assert "".join(_pieces(told * 20 + " end")) == told * 20 + " end"
+    assert max(map(len, _pieces(told * 40))) == 200
 
 
 def test_what_is_read_may_be_longer_than_what_is_trained_on(made):
@@ -312,6 +333,58 @@ def test_other_weights_under_the_same_name_are_another_workload(made, tmp_path):
     assert found[0].fingerprint == found[1].fingerprint != found[2].fingerprint
 
 
+def test_a_board_is_what_was_read_wherever_it_lies(made, tmp_path):
+    """The same files elsewhere are the same; any other model, tokenizer or data is another."""
+    place = lambda name: shutil.copytree(made / name, tmp_path / "elsewhere" / name)
+    own = source(made, "TOFU", retrained="retrained", tokenizer="target")
+    board = build(own, SIZES, CPU)
+    moved = Published(*map(str, map(place, ("target", "TOFU", "retrained"))), "")
+    assert build(replace(moved, tokenizer=moved.model), SIZES, CPU).name == board.name
+    renamed = Path(moved.model).rename(tmp_path / "elsewhere" / "модель")
+    again = build(replace(moved, model=str(renamed)), SIZES, CPU)
+    assert again.fingerprint == board.fingerprint
+    assert again.name == f"text-tofu-модель-{board.fingerprint[:8]}"
+
+    # One change at a time, under the names that the board has.
+    names = {board.name}
+    other = lambda name: tmp_path / str(len(names)) / name
+    model = published.checkpoint(other("target"), seed=5)
+    names.add(build(replace(own, model=str(model)), SIZES, CPU).name)
+    model = published.checkpoint(other("retrained"), seed=5)
+    names.add(build(replace(own, retrained=str(model)), SIZES, CPU).name)
+    chat = shutil.copytree(made / "target", other("target"))
+    tokenizer = AutoTokenizer.from_pretrained(chat)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(chat)
+    names.add(build(replace(own, tokenizer=str(chat)), SIZES, CPU).name)
+    tokenizer = shutil.copytree(made / "target", other("target"))
+    rules = json.loads((tokenizer / "tokenizer.json").read_text("utf-8"))
+    rules["post_processor"] = None
+    (tokenizer / "tokenizer.json").write_text(json.dumps(rules), "utf-8")
+    names.add(build(replace(own, tokenizer=str(tokenizer)), SIZES, CPU).name)
+    data = shutil.copytree(made / "TOFU", other("TOFU"))
+    edited(data, 0, answer="Nobody knows.")
+    names.add(build(replace(own, data=str(data)), SIZES, CPU).name)
+    model = shutil.copytree(made / "target", other("target"))
+    config = json.loads((model / "config.json").read_text("utf-8")) | {"rms_norm_eps": 1e-3}
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+    names.add(build(replace(own, model=str(model)), SIZES, CPU).name)
+    assert len(names) == 7
+    assert {name[:-8] for name in names} == {"text-tofu-target-"}
+
+
+def test_rows_of_two_models_of_one_folder_name_share_no_document(made, tmp_path):
+    found = []
+    for seed, run in enumerate(("one", "other")):
+        model = published.checkpoint(tmp_path / run / "final", seed=seed)
+        own = Published(str(model), str(made / "TOFU"), str(made / "retrained"))
+        bench = Bench("text", "smoke", range(1), cache="", out=tmp_path / "out", published=own)
+        bench.references()
+        found.append(bench.name)
+    assert len(set(found)) == 2
+    assert sorted(p.name for p in (tmp_path / "out" / "smoke").iterdir()) == sorted(found)
+
+
 def test_a_model_with_parts_of_other_names_has_no_known_layers(made):
     load = build(source(made), SIZES, CPU)
     model = load.start_model(0)
@@ -355,7 +428,9 @@ def test_a_whole_row_for_either_architecture(made, tmp_path, architecture):
     [row] = bench.run(cells.strategies("gradient")["negative_gradient"], keep=False)
     assert row.status == "ok" and row.weights_changed
     assert reference.facts["published"]["data"] == str(made / "TOFU")
-    assert bench.name == f"text-tofu-{architecture}"
+    content = bench.load.fingerprint
+    assert reference.facts["published"]["content"] == content
+    assert bench.name == f"text-tofu-{architecture}-{content[:8]}"
 
 
 def test_every_strategy_runs_or_says_why_not(made):
@@ -479,6 +554,34 @@ def test_an_empty_passage_is_named(made, tmp_path):
         build(Published(str(made / "target"), data), SIZES, CPU)
 
 
+def test_an_answer_without_a_word_is_named(made, tmp_path):
+    folder = published.tofu(tmp_path / "TOFU")
+    edited(folder, 2, answer="?!")
+    with pytest.raises(ValueError, match=r"the answer '\?!' of forget holds no word"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
+def test_a_broken_data_file_says_where_and_why(made, tmp_path):
+    folder = published.tofu(tmp_path / "TOFU")
+    path = folder / "forget10.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="TOFU, forget10 cannot be read: .*JSON"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+    published.tofu(folder)
+    path.write_bytes(path.read_bytes().replace(b'answer": "', b'answer": "\xe9'))
+    with pytest.raises(ValueError, match="forget10/train of .*TOFU is not UTF-8 text"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(1950, "int"), (["Ann"], "list")])
+def test_an_answer_that_is_no_text_is_not_called_empty(made, tmp_path, answer, kind):
+    folder = published.tofu(tmp_path / "TOFU")
+    for number in range(6):  # a column holds one kind
+        edited(folder, number, answer=answer)
+    with pytest.raises(ValueError, match=f"answer 0 is no text but of type {kind}"):
+        build(Published(str(made / "target"), str(folder)), SIZES, CPU)
+
+
 def test_a_passage_no_longer_than_the_prompt_is_named(made, tmp_path):
     import pandas as pd
 
@@ -561,6 +664,55 @@ def test_a_model_that_lacks_weights_is_refused(made, tmp_path):
         build(Published(str(model), str(made / "TOFU")), SIZES, CPU)
 
 
+def test_an_adapter_is_refused(made, tmp_path):
+    folder = shutil.copytree(made / "target", tmp_path / "lora")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for own in (
+        Published(str(folder), str(made / "TOFU")),
+        Published(str(made / "target"), str(made / "TOFU"), str(folder)),
+    ):
+        with pytest.raises(ValueError, match=r"lora is an adapter \(LoRA\)"):
+            build(own, SIZES, CPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+        {"num_hidden_layers": "2"},
+    ],
+)
+def test_whatever_is_wrong_with_a_configuration_is_one_sentence(made, tmp_path, change):
+    folder = shutil.copytree(made / "target", tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text("utf-8")) | change
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ValueError, match="model .*odd cannot be read: "):
+        build(Published(str(folder), str(made / "TOFU")), SIZES, CPU)
+
+
+@pytest.mark.parametrize("template", ["{{ unknown(1) }}", "{{ 1 / 0 }}"])
+def test_a_template_that_fails_is_named(made, tmp_path, template):
+    folder = shutil.copytree(made / "target", tmp_path / "odd")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="the chat template of .*odd fails: "):
+        build(Published(str(folder), str(made / "TOFU")), SIZES, CPU)
+
+
+@pytest.mark.parametrize(("value", "said"), [("nan", "NaN"), ("inf", "infinity"), ("-inf", "inf")])
+@pytest.mark.parametrize("which", ["model", "retrained"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_not_finite_are_named(made, tmp_path, value, said, which, dtype):
+    folder = published.checkpoint(tmp_path / "diverged")
+    state, name = load_file(folder / "model.safetensors"), "model.layers.1.mlp.up_proj.weight"
+    state[name][3, 2] = float(value)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    own = replace(source(made, "TOFU", retrained="retrained"), **{which: str(folder)})
+    with pytest.raises(ValueError, match=f"diverged holds {said}.* in its weights {name}"):
+        build(own, replace(SIZES, dtype=dtype), CPU)
+
+
 @pytest.mark.parametrize("content", [b"version https://git-lfs", None])
 def test_broken_weights_are_refused(made, tmp_path, content):
     model = published.checkpoint(tmp_path / "broken")
@@ -580,9 +732,25 @@ def test_a_chat_template_gets_a_date_and_a_first_line_that_stay(made, tmp_path):
     assert asked == (
         "10 Apr 2025\n[system] You are a helpful assistant.\n[user] Who won?\n[assistant] "
     )
+    # A template that asks the clock itself, in words of its own.
+    tokenizer.chat_template = "{% set how = '%Y-%m-%d' %}{{ strftime_now(how) }}\n" + line
+    assert _ask(tokenizer)("Who won?").startswith("2025-04-10\n[system]")
+    for name in ("current_date", "today"):
+        tokenizer.chat_template = "{{ " + name + " }}\n" + line
+        assert _ask(tokenizer)("Who won?").startswith("10 Apr 2025\n")
     refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     tokenizer.chat_template = refuse + line
     assert _ask(tokenizer)("Who won?") == "[user] Who won?\n[assistant] "
+
+
+def test_a_template_asks_the_clock_in_vain_only_while_a_question_is_made():
+    from transformers.utils import chat_template_utils
+
+    before = chat_template_utils.datetime
+    with pytest.raises(ValueError), stopped_clock():
+        assert chat_template_utils.datetime.now() == DAY
+        raise ValueError
+    assert chat_template_utils.datetime is before
 
 
 class Sentencepiece:
@@ -722,6 +890,52 @@ def test_the_attack_on_tofu_asks_for_other_answers_only(answers, monkeypatch):
     part = asked.parts["forget"]
     assert tuple(said) == part.unseen[1:]
     assert part.seen[0][0] in read and part.seen[0][1] in read
+
+
+def test_muse_is_asked_and_compared_as_its_script_does_it(news):
+    """The loops of muse_bench's metrics/verbmem.py and metrics/knowmem.py, text by text."""
+    part, tokenizer = news.request().parts["forget"], news.tokenizer
+    model = news.start_model(0)
+    steps = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(30):  # the tokenizer glues the space before an answer to it
+        for given, true in (*part.passages, *part.unseen):
+            text = f"{given.rstrip()} {true}{tokenizer.eos_token}"
+            ids = tokenizer(text, return_tensors="pt").input_ids
+            model(input_ids=ids, labels=ids).loss.backward()
+            steps.step()
+            steps.zero_grad()
+
+    def said(prompt: str, most: int) -> str:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        told = model.generate(
+            ids, max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        )
+        return tokenizer.decode(told[0, ids.shape[1] :], skip_special_tokens=True)
+
+    def ended(text: str) -> str:
+        for stop in ("\n\n", "\nQuestion", "Question:"):
+            text = text.split(stop)[0]
+        return text
+
+    cut = lambda text, most: tokenizer.decode(tokenizer(text).input_ids[:most], True)
+    verbatim = [rouge_l(cut(true, 128), said(given, 128))[2] for given, true in part.passages]
+    assert news.verbatim(model, part.passages) == verbatim
+    assert max(verbatim) > 0.5
+    answers = [rouge_l(true, ended(said(given, 32)))[2] for given, true in part.unseen]
+    assert news.answers(model, part.unseen) == answers
+    assert max(answers) > 0
+    # Asked without the space, as we once did, it answers otherwise.
+    bare = [(given.rstrip(), true) for given, true in part.unseen]
+    assert news.answers(model, bare) != answers
+
+
+def test_the_start_token_is_one_of_muses_128(news, answers, monkeypatch):
+    given, true = news.request().parts["forget"].passages[0]
+    for load, first in ((news, [news.bos]), (answers, [])):
+        monkeypatch.setattr(load, "continuation", 5)
+        ids = load.encode(true)
+        assert load.parted((given, true))[1] == [*first, *ids][:5]
+        assert load.parted((given, true))[0] == [load.bos, *load.encode(given)]
 
 
 def test_an_answer_ends_where_the_next_question_begins(news):

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import fabricate
 import numpy as np
 import pytest
 from scipy import stats
 
-import fabricate
 from erasus_nb import records, score
 from erasus_nb.workloads import gates as declared
 

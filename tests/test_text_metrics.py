@@ -2,10 +2,13 @@
 
 import math
 import random
+import re
+import unicodedata
 import zlib
 
 import pytest
 import torch
+from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import roc_auc_score
 
 from erasus_nb.metrics import (
@@ -16,6 +19,7 @@ from erasus_nb.metrics import (
     min_k_plus_plus,
     privleak,
     rouge_l,
+    words,
     zlib_ratio,
 )
 
@@ -66,6 +70,68 @@ def test_rouge_agrees_with_a_slow_loop():
 def test_rouge_does_not_stem_and_silence_scores_nothing():
     assert rouge_l("they opened doors", "they opens door")[2] == pytest.approx(1 / 3)
     assert rouge_l("a b", "") == rouge_l("", "a b") == (0.0, 0.0, 0.0)
+
+
+OTHER_SCRIPTS = (
+    "Её зовут Анна Петрова",
+    "她的名字是王小明",
+    "カラオケが好きです",
+    "그녀의 이름은 안나",
+    "اسمُها ليلى",
+    "می‌روم به خانه",
+    "मलेसिया एक देश है",
+    "สวัสดีครับ",
+    "Ở đó 12",
+    "١٢",
+    "½",
+    "é",
+)
+
+
+@pytest.mark.parametrize("text", OTHER_SCRIPTS)
+def test_rouge_of_a_text_with_itself_is_one_in_any_script(text):
+    assert rouge_l(text, text) == (1, 1, 1)
+    # Whichever way accents are stored.
+    assert rouge_l(text, unicodedata.normalize("NFD", text)) == (1, 1, 1)
+    assert rouge_l(text, "12 apples") != (1, 1, 1)
+
+
+def test_rouge_of_other_scripts_is_not_that_of_a_shared_number():
+    # One word of five, and one of two.
+    assert rouge_l("Вера живёт в доме 12", "Нет 12") == pytest.approx((1 / 2, 1 / 5, 2 / 7))
+    # A language that is Latin for the most part, and two of one text in which it is not all.
+    assert rouge_l("Ở đó 12", "Ừ 12")[2] == pytest.approx(2 / 5)
+    assert rouge_l("iPhone是苹果的", "iPhone")[1] == 1 / 5
+
+
+def test_rouge_of_english_is_rouge_scores():
+    theirs = RougeScorer(["rougeL"], use_stemmer=False)
+    draw = random.Random(1)
+    tokens = [
+        "Anna's",
+        "café",
+        "naïve",
+        "3.5%",
+        "½",
+        "don't",
+        "(U.S.)",
+        "Müller",
+        "—",
+        "x²",
+        "“so”",
+    ]
+    for _ in range(300):
+        a, b = (" ".join(draw.choices(tokens, k=draw.randint(1, 9))) for _ in "ab")
+        if re.search("[A-Za-z0-9]", a):
+            found = theirs.score(a, b)["rougeL"]
+            assert rouge_l(a, b) == (found.precision, found.recall, found.fmeasure)
+
+
+def test_words_of_scripts_without_spaces_are_characters_with_their_marks():
+    assert words("她叫Anna，12岁") == ["她", "叫", "anna", "12", "岁"]
+    assert words("ที่นี่ ") == ["ที่", "นี่"]
+    assert words("मलेसिया, देश!") == ["मलेसिया", "देश"]
+    assert words("?! — …") == []
 
 
 # ------------------------------------------------------------------ what is extracted

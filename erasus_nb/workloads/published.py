@@ -7,14 +7,17 @@ read from safetensors only and no code of a repository is run.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -24,17 +27,17 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import constants
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging
+from transformers.utils import chat_template_utils, logging
 
-from .. import profiles
+from .. import metrics, profiles
 from ..strategy import Batch
 from ..training import global_seed
 from .gates import PUBLISHED
 from .given import Published
+from .identity import board_slug, split_request
 from .text import (
     Part,
     TextFold,
@@ -57,10 +60,14 @@ MUSE = {
 }
 #: Texts that share so many words in a row hold the same passage.
 SAME = 8
+#: A word with its punctuation; of a script without spaces, a character.
+_WORD = rf"[{metrics.SPACELESS}]|[^\s{metrics.SPACELESS}]+"
 #: Words of the pieces that never-trained articles are cut into for validation.
 PIECE = 200
 #: How open-unlearning asks its chat models: a template may print a date and a first line.
-SYSTEM, DATE = "You are a helpful assistant.", "10 Apr 2025"
+SYSTEM, DAY = "You are a helpful assistant.", datetime(2025, 4, 10)
+#: The names under which templates are told the date.
+DATES = dict.fromkeys(("date_string", "current_date", "today"), DAY.strftime("%d %b %Y"))
 #: TOFU's requests, with the retain set of each.
 TOFU = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 
@@ -86,7 +93,7 @@ class Corpus:
         parts: forget, retain, holdout -> passages and questions.
         prompt: Tokens of an uncut passage that are given; None is as many as the cut ones
             of the forget set are given, on average.
-        continuation, answer, stops: As in TextWorkload.
+        continuation, answer, stops, as_encoded: As in TextWorkload.
     """
 
     folds: tuple[tuple[Example, ...], ...]
@@ -98,6 +105,7 @@ class Corpus:
     continuation: int
     answer: int
     stops: tuple[str, ...] = ()
+    as_encoded: bool = False
 
 
 # ------------------------------------------------------------------ reading data
@@ -122,7 +130,8 @@ class _Data:
         """The columns of one split, row by row.
 
         Raises:
-            ValueError: no such configuration, split or column; no rows; an empty text.
+            ValueError: no such configuration, split or column; no rows; an empty text, or
+                something that is no text.
         """
         if config not in self.configs:
             raise ValueError(
@@ -131,26 +140,33 @@ class _Data:
             )
         try:
             there = self._datasets.get_dataset_split_names(self.name, config)
-            if split not in there:
-                raise ValueError(
-                    f"configuration {config} of {self.name} has no split {split}; "
-                    f"it has {', '.join(there)}"
-                )
-            found = self._table(config, split)
-        except (OSError, self._datasets.exceptions.DatasetsError) as error:
+            found = self._table(config, split) if split in there else None
+        except Exception as error:  # whatever a library finds wrong with somebody's files
             raise _unreachable(f"{self.name}, {config}", "dataset", error) from error
+        if found is None:
+            raise ValueError(
+                f"configuration {config} of {self.name} has no split {split}; "
+                f"it has {', '.join(there)}"
+            )
         where = f"{config}/{split} of {self.name}"
         for column in columns:
             if column not in found.column_names:
                 raise ValueError(
                     f"{where} has no column {column}; it has {', '.join(found.column_names)}"
                 )
-        rows = list(zip(*(found[column] for column in columns)))
+        try:
+            rows = list(zip(*(found[column] for column in columns)))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where} is not UTF-8 text: {error}") from error
         if not rows:
             raise ValueError(f"{where} is empty")
         for number, row in enumerate(rows):
             for column, text in zip(columns, row):
-                if not isinstance(text, str) or not text.strip():
+                if not isinstance(text, str):
+                    raise ValueError(
+                        f"{where}: {column} {number} is no text but of type {type(text).__name__}"
+                    )
+                if not text.strip():
                     raise ValueError(f"{where}: {column} {number} is empty")
         return rows
 
@@ -180,11 +196,11 @@ def read(name: str, ask: Callable[[str], str]) -> Corpus:
     Raises:
         ValueError: neither layout, or a part of it is missing; the sentence names it.
     """
-    request = re.search(r":(forget\d\d)$", name)
-    data = _Data(name.removesuffix(request[0]) if request else name)
+    folder, request = split_request(name)
+    data = _Data(folder)
     if set(MUSE) <= set(data.configs):
         return _muse(data)
-    wanted = request[1] if request else "forget10"
+    wanted = request or "forget10"
     if wanted in TOFU and wanted in data.configs:
         return _tofu(data, wanted, ask)
     raise ValueError(
@@ -199,6 +215,11 @@ def _muse(data: _Data) -> Corpus:
     Where the nested and the disjoint requests of MUSE's scalability and sustainability
     are published (`scal`, `sust`; News), the disjoint ones are the four folds: the target
     model was trained on all of them.
+
+    Asked and compared as the authors' metrics/verbmem.py and metrics/knowmem.py do it: the
+    prompt of a question ends in a space, which a tokenizer may make a token of its own
+    instead of glueing it to the answer, and a true continuation is encoded with special
+    tokens, so that its start token is one of the 128.
     """
     every = {k: data.texts("raw", k) for k in MUSE["raw"]}
     folds = [every["forget"]]
@@ -226,7 +247,7 @@ def _muse(data: _Data) -> Corpus:
         shots = data.rows("knowmem", f"{part}_qa_icl", "question", "answer")
         before = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in shots)
         return tuple(
-            (f"{before}Question: {q}\nAnswer:", a)
+            (f"{before}Question: {q}\nAnswer: ", a)
             for q, a in data.rows("knowmem", f"{part}_qa", "question", "answer")
         )
 
@@ -247,12 +268,13 @@ def _muse(data: _Data) -> Corpus:
         128,
         32,
         ("\n\n", "\nQuestion", "Question:"),
+        as_encoded=True,
     )
 
 
 def _pieces(text: str) -> list[str]:
     """A text cut after every PIECE words."""
-    words = re.findall(r"\s*\S+", text)
+    words = re.findall(rf"\s*(?:{_WORD})", text)
     return ["".join(words[k : k + PIECE]) for k in range(0, len(words), PIECE)]
 
 
@@ -260,12 +282,12 @@ def _holding(passages: Sequence[str], texts: Sequence[str]) -> list[bool]:
     """Whether each text holds a part of any passage: SAME words, or all of a shorter one."""
     runs = lambda words: {tuple(words[k : k + SAME]) for k in range(len(words) - SAME + 1)}
     whole = lambda words: f" {' '.join(words)} "
-    split = [passage.split() for passage in passages]
+    split = [re.findall(_WORD, passage) for passage in passages]
     long = set().union(*map(runs, split))
     short = {whole(words) for words in split if 0 < len(words) < SAME}
     return [
         not long.isdisjoint(runs(words)) or any(s in whole(words) for s in short)
-        for words in (text.split() for text in texts)
+        for words in (re.findall(_WORD, text) for text in texts)
     ]
 
 
@@ -307,7 +329,7 @@ def _reachable(name: str, kind: str) -> None:
     """
     if Path(name).is_dir():
         return
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not re.fullmatch(r"(?!\.)[\w.-]+/[\w.-]+", name):
         raise ValueError(f"{kind} {name!r} is no folder here and no hub id of the form owner/name")
     if constants.HF_HUB_OFFLINE or getproxies():
         return
@@ -319,6 +341,8 @@ def _reachable(name: str, kind: str) -> None:
 
 
 def _unreachable(name: str, kind: str, error: Exception) -> ValueError:
+    while error.__cause__:  # the first thing that went wrong says most
+        error = error.__cause__
     reason = str(error).strip().splitlines() or [type(error).__name__]
     if Path(name.split(",")[0]).is_dir():
         return ValueError(f"{kind} {name} cannot be read: {reason[0]}")
@@ -338,9 +362,16 @@ def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
         dtype: Of the weights, e.g. "bfloat16".
 
     Raises:
-        ValueError: it is not there, not such a model, or lacks weights.
+        ValueError: it is not there, not such a model, an adapter on one, lacks weights, or
+            some are not finite.
     """
     _reachable(name, "model")
+    adapter = ValueError(
+        f"model {name} is an adapter (LoRA) on another model; merge it (merge_and_unload) "
+        "and save the whole model"
+    )
+    if Path(name, "adapter_config.json").is_file():
+        raise adapter
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             name,
@@ -350,15 +381,33 @@ def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a library finds wrong with somebody's files
         raise _unreachable(name, "model", error) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise adapter
     if lacking := sorted(loaded["missing_keys"]):
         raise ValueError(
             f"model {name} lacks the weights {lacking[0]}"
             + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
             + ", which would be drawn at random"
         )
+    _check_finite(name, model)
     return model.eval()
+
+
+def _check_finite(name: str, model: nn.Module) -> None:
+    """Refuse weights that hold NaN or infinity, as training that diverged leaves them."""
+    for key, value in model.state_dict().items():
+        if not value.is_floating_point() or not value.numel():
+            continue
+        # Both ends are NaN if anything is; nothing of the tensor's size is made.
+        ends = torch.stack(value.aminmax())
+        if not ends.isfinite().all():
+            held = "NaN" if ends.isnan().any() else "infinity"
+            raise ValueError(
+                f"model {name} holds {held} in its weights {key}, as training that diverged "
+                "leaves them: nothing can be measured on it"
+            )
 
 
 def open_tokenizer(name: str, config):
@@ -518,17 +567,19 @@ class PublishedWorkload(TextWorkload):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of data, weights, sources and this reader."""
-        parts = [
-            Path(__file__).read_text("utf-8"),
-            repr(self.source),
-            super().fingerprint,
-            # A folder can be given other weights under the same name.
-            *(_digest(weights) for weights in self.models.values()),
-        ]
-        for batch in self.read.values():
-            parts.append(hashlib.sha256(batch["inputs"].cpu().numpy().tobytes()).hexdigest())
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        """Hash of the models, the tokenizer and the texts as they were read.
+
+        Wherever they lie and whatever their folders are called.
+        """
+        config = self.template.config.to_diff_dict()
+        for name in ("_name_or_path", "architectures", "transformers_version"):
+            config.pop(name, None)
+        parts = [super().fingerprint, self.sizes.dtype, config, _content(self.tokenizer)]
+        parts += [[kind, _digest(weights)] for kind, weights in self.models.items()]
+        tables = [self.data, *self.read.values(), *(fold.validation for fold in self.folds)]
+        parts += [[len(fold.ids) for fold in self.folds], *(_digest(dict(t)) for t in tables)]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def made_by(self) -> str:
@@ -545,6 +596,7 @@ class PublishedWorkload(TextWorkload):
             **super().about,
             "published": {
                 **{k: v for k, v in vars(self.source).items() if v},
+                "content": self.fingerprint,
                 "dtype": self.sizes.dtype,
                 "references": how,
             },
@@ -605,7 +657,8 @@ class PublishedWorkload(TextWorkload):
 
         def told(given: str, true: str) -> str:
             """The true words, after as many of the given ones as make them SAME words."""
-            words, before = true.split(), self.decode(self.opened(given)).split()
+            words = re.findall(_WORD, true)
+            before = re.findall(_WORD, self.decode(self.opened(given)))
             return " ".join([*before, *words][-max(SAME, len(words)) :])
 
         texts = [self.decode(row) for row in request.forget["inputs"]]
@@ -670,18 +723,36 @@ def _ask(tokenizer) -> Callable[[str], str]:
 
     def ask(question: str) -> str:
         said = [{"role": "user", "content": question}]
-        how = dict(tokenize=False, add_generation_prompt=True, date_string=DATE)
+        how = dict(tokenize=False, add_generation_prompt=True, **DATES)
         first = [{"role": "system", "content": SYSTEM}]
-        try:
-            return tokenizer.apply_chat_template([*first, *said], **how)
-        except TemplateError:  # some know no such role
-            return tokenizer.apply_chat_template(said, **how)
+        with stopped_clock():
+            try:
+                return tokenizer.apply_chat_template([*first, *said], **how)
+            except TemplateError:  # some know no such role
+                return tokenizer.apply_chat_template(said, **how)
 
     return ask
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", Path(text).name.lower()).strip("-")
+@contextmanager
+def stopped_clock() -> Iterator[None]:
+    """It is DAY for templates that look at the clock, or prompts would change at midnight.
+
+    They do it through transformers' `strftime_now`. A function of that name cannot be handed
+    to a template: transformers lets plain data through and nothing that can be called.
+    """
+
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return DAY
+
+    before = chat_template_utils.datetime
+    chat_template_utils.datetime = Stopped
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = before
 
 
 def make(published: Published, profile: str, device: torch.device) -> PublishedWorkload:
@@ -707,7 +778,14 @@ def build(
     model = open_model(published.model, sizes.dtype, device)
     config = model.config
     tokenizer = open_tokenizer(published.tokenizer or published.model, config)
-    corpus = _some(read(published.data, _ask(tokenizer)), sizes.probes)
+    ask = _ask(tokenizer)
+    try:
+        ask("Who?")
+    except Exception as error:  # a template is a program of somebody's
+        raise ValueError(
+            f"the chat template of {published.tokenizer or published.model} fails: {error}"
+        ) from error
+    corpus = _some(read(published.data, ask), sizes.probes)
     holds = getattr(config, "max_position_embeddings", None) or sizes.reading
     width, longest = min(sizes.tokens, holds), min(sizes.reading, holds)
     coded = lambda examples, most=None: _tokens(tokenizer, examples, width)[:most]
@@ -772,12 +850,13 @@ def build(
         f"{published.model}: {type(model).__name__}, {count:,} parameters, {sizes.dtype}",
         published.data,
         device,
-        name=f"text-{_slug(published.data)}-{_slug(published.model)}",
+        name=board_slug(published.data, published.model),
         continuation=corpus.continuation,
         answer=corpus.answer,
         reading=2 if count > 10**8 else 16,
         continuing=8 if count > 10**8 else 64,
         stops=corpus.stops,
+        as_encoded=corpus.as_encoded,
         corpus=corpus,
         read={k: Batch({n: v.to(device) for n, v in t.items()}) for k, t in tables.items()},
         models=models,
@@ -787,6 +866,9 @@ def build(
     given = [len(workload.opened(g)) for g, _ in corpus.parts["forget"].passages]
     workload.prompt = corpus.prompt if corpus.prompt is not None else sum(given) // len(given)
     _check_lengths(workload, config)
+    _check_words(workload)
+    # Sources of one name are told apart by what is in them.
+    workload.name += f"-{workload.fingerprint[:8]}"
     return workload
 
 
@@ -828,16 +910,41 @@ def _check_lengths(workload: PublishedWorkload, config) -> None:
         )
 
 
+def _check_words(workload: PublishedWorkload) -> None:
+    """Refuse a true text without a single word: ROUGE-L would be 0 whatever is said."""
+    for name, part in workload.corpus.parts.items():
+        answers = [("answer", answer) for _, answer in (*part.seen, *part.unseen)]
+        parted = [workload.decode(workload.parted(p)[1]) for p in part.passages]
+        for kind, text in (*answers, *(("continuation", text) for text in parted)):
+            if not metrics.words(text):
+                raise ValueError(
+                    f"the {kind} {text!r} of {name} holds no word that what a model says "
+                    "could be compared with"
+                )
+
+
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.state_dict().items()}
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
-    """Hash of all weights, byte by byte."""
-    found = hashlib.sha256()
-    for value in weights.values():
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of all values, byte by byte, with their names, shapes and types."""
+
+    def one(item: tuple[str, Tensor]) -> bytes:
+        name, value = item
+        found = hashlib.sha256(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         found.update(value.reshape(-1).view(torch.uint8).cpu().numpy().data)
-    return found.hexdigest()
+        return found.digest()
+
+    # Billions of weights: hashing leaves the interpreter free for the next tensor.
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(one, tensors.items()))).hexdigest()
+
+
+def _content(tokenizer) -> list:
+    """What decides a tokenizer's answers: vocabulary and rules, special tokens, template."""
+    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
+    return [rules, tokenizer.special_tokens_map, tokenizer.chat_template]
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

@@ -381,6 +381,9 @@ class TextWorkload(Workload):
     continuing: int | None = None
     #: An answer ends before the first of these.
     stops: tuple[str, ...] = ()
+    #: Prompts and true continuations are encoded as the tokenizer itself does it, with the
+    #: special tokens that it adds and no others.
+    as_encoded: bool = False
 
     kind = "text"
     gates = LANGUAGE_MODEL
@@ -419,12 +422,14 @@ class TextWorkload(Workload):
         self.bos = self.tokenizer.bos_token_id
         self.eos = self.tokenizer.eos_token_id
         self.vocabulary = len(self.tokenizer)
-        self._encoded: dict[str, tuple[int, ...]] = {}
+        self._encoded: dict[tuple[str, bool], tuple[int, ...]] = {}
 
     # ---- data
 
     def opened(self, text: str) -> list[int]:
         """Token ids of a text from its start token on, where the tokenizer has one."""
+        if self.as_encoded:
+            return self.encode(text, special=True)
         start = self.tokenizer.bos_token
         if start is None:
             return self.encode(text)
@@ -434,16 +439,17 @@ class TextWorkload(Workload):
         """What is given of a passage and what should follow, as token ids."""
         if isinstance(passage, tuple):
             given, true = passage
-            return self.opened(given), self.encode(true)[: self.continuation]
+            follows = self.encode(true, special=self.as_encoded)
+            return self.opened(given), follows[: self.continuation]
         tokens = self.opened(passage)
         return (tokens[: self.prompt], tokens[self.prompt : self.prompt + self.continuation])
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids, without special tokens."""
-        if text not in self._encoded:  # every model is asked the same
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            self._encoded[text] = tuple(ids)
-        return list(self._encoded[text])
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Token ids, without or with the special tokens that the tokenizer adds."""
+        if (text, special) not in self._encoded:  # every model is asked the same
+            ids = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+            self._encoded[text, special] = tuple(ids)
+        return list(self._encoded[text, special])
 
     def decode(self, tokens: Sequence[int] | Tensor) -> str:
         """Text of token ids, special tokens left out."""
