@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import ROOT, cells, keys, parameters, profiles, records, sphinx_runs, workloads
+from . import ROOT, cells, keys, parameters, profiles, records, selection, sphinx_runs, workloads
 from .runner import Job, Runner, check_writable, clock, cores, kernel_environment
 from .workloads import identity
 
@@ -141,7 +141,7 @@ _ORDER = ("data", "llm", "gradient", "parameter", "ensemble")
 
 def run(args: argparse.Namespace) -> int:
     """Run notebooks with papermill into _runs/, several at once; finished ones are skipped."""
-    pages = sphinx_runs.categories(ROOT)
+    pages = selection.categories(ROOT)
     for name in args.categories:
         if name not in pages:
             raise Refused(f"there is no category {name!r}; there are {', '.join(pages)}")
@@ -211,7 +211,7 @@ def _folder(given: str | None) -> Path:
         if not records.paths(folder):
             raise Refused(f"{given} has no rows (<workload>/<category>.json)")
         return folder
-    folder = sphinx_runs.choose_rows(ROOT)
+    folder = selection.choose_rows(ROOT)
     if folder is None:
         raise Refused("there are no rows yet: `make book` measures them; --rows names a folder")
     return folder
@@ -241,7 +241,7 @@ def tune(args: argparse.Namespace) -> int:
     from . import tuning
     from .workloads import WORKLOADS
 
-    pages = sphinx_runs.categories(ROOT)
+    pages = selection.categories(ROOT)
     for name, allowed in [(c, pages) for c in args.categories] + [
         (w, WORKLOADS) for w in args.workload
     ]:
@@ -262,11 +262,8 @@ def export(args: argparse.Namespace) -> int:
 
 # ------------------------------------------------------------------ publish
 
-#: What a row depends on; rows are published only for the committed state of these.
+#: What rows depend on; they are published only for the committed state of these.
 _CODE = ("erasus_nb", "notebooks", "requirements.txt")
-
-
-#: Modules that only read rows, or only start runs: no row depends on them.
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess:
@@ -276,25 +273,11 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
         raise Refused("publishing needs git, to tell which code the rows were made with") from None
 
 
-def _same_code(category: str, a: str, b: str) -> bool:
-    """Whether two commits agree on everything that a category's rows depend on.
-
-    Of the notebooks only its own, with its tuned settings; the references have none.
-    """
-    if not re.fullmatch("[0-9a-f]{7,40}", a):  # from a file: never an option of git's
-        return False
-    own = (f"notebooks/{category}.ipynb", f"notebooks/tuned/{category}.json")
-    only_read = [f":!erasus_nb/{name}" for name in _READS_ROWS]
-    paths = ("erasus_nb", "requirements.txt", *own, *only_read)
-    return a == b or _git("diff", "--quiet", a, b, "--", *paths).returncode == 0
-
-
 def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[str]:
     """Why a run cannot be published, a sentence each."""
     from . import score
 
-    documents = [document for group in found.values() for document in group]
-    lacking = sphinx_runs.unfinished(ROOT / "results" / profile, sphinx_runs.categories(ROOT))
+    lacking = selection.unfinished(ROOT / "results" / profile, selection.categories(ROOT))
     wrong = [f"the run is unfinished: it lacks {', '.join(lacking)}"] if lacking else []
     for workload, group in found.items():
         if not lacking:
@@ -305,8 +288,8 @@ def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[
             named = f"{workload}/{document.category}"
             if document.profile != profile:
                 wrong.append(f"{named} is of profile {document.profile}")
-            if document.environment.dirty:
-                wrong.append(f"{named} was made from uncommitted code")
+            if any(row.made.dirty for row in document.rows):
+                wrong.append(f"{named} has rows of uncommitted code")
             for strategy in dict.fromkeys(row.strategy for row in document.rows):
                 ran = {row.seed for row in document.rows if row.strategy == strategy}
                 if ran != seeds:
@@ -315,35 +298,33 @@ def _objections(profile: str, found: dict[str, list[records.Document]]) -> list[
                     )
     if _git("status", "--porcelain", "--", *_CODE).stdout.strip():
         wrong.append(f"{', '.join(_CODE)} have uncommitted changes")
-    made = sorted({(d.category, d.environment.commit) for d in documents})
-    for category, commit in made:
-        if not _same_code(category, commit, "HEAD"):
-            wrong.append(
-                f"{category} rows of commit {commit[:10]} were made with other code than HEAD's"
-            )
     return wrong
 
 
 def publish(args: argparse.Namespace) -> int:
     """Copy a clean, finished run's rows to results/published/, replacing what is there."""
-    if args.profile not in sphinx_runs.BOARD_PROFILES:
-        allowed = " or ".join(sphinx_runs.BOARD_PROFILES)
+    if args.profile not in selection.BOARD_PROFILES:
+        allowed = " or ".join(selection.BOARD_PROFILES)
         raise Refused(f"rows of profile {args.profile!r} are never published; only {allowed}")
-    found = records.load(ROOT / "results" / args.profile)
-    wrong = _objections(args.profile, found)
+    rows = selection.load(ROOT / "results" / args.profile, ROOT)
+    if aside := rows.left_aside():
+        print(aside, file=sys.stderr)
+    wrong = _objections(args.profile, rows.documents)
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise Refused(f"not published: {wrong[0]}{more}")
-    target = ROOT / "results" / sphinx_runs.PUBLISHED
-    written = set()
-    for workload, documents in found.items():
-        for document in documents:
-            path = target / workload / f"{document.category}.json"
-            records.write(path, document)
-            written.add(path)
-            print(path.relative_to(ROOT))
-    for path in set(records.paths(target)) - written:  # of an earlier run
-        path.unlink()
+    target = ROOT / "results" / selection.PUBLISHED
+    # All or nothing: whoever looks meanwhile sees the old rows or the new ones.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publish-") as aside:
+        fresh, old = Path(aside) / "fresh", Path(aside) / "old"
+        for workload, documents in rows.documents.items():
+            for document in documents:
+                path = fresh / workload / f"{document.category}.json"
+                records.write(path, document)
+                print((target / path.relative_to(fresh)).relative_to(ROOT))
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
     return 0
 
 

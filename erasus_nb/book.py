@@ -367,12 +367,10 @@ class Page:
     def glance(self) -> None:
         """The result at a glance; the site lifts it to the top of the page."""
         boxes = [self._glance(workload) for workload in self.benches]
-        environment = next(iter(self._references.values())).environment
-        dirty = ", uncommitted changes" if environment.dirty else ""
-        stamp = (
-            f"Profile {self.given['profile']}; {environment.device}, torch {environment.torch}; "
-            f"commit {environment.commit[:10]}{dirty}; {environment.at[:10]}."
-        )
+        rows = [
+            row for name in self.benches for row in (*self._reference(name).rows, *self._rows[name])
+        ]
+        stamp = f"Profile {self.given['profile']}; {records.stamp(rows)}."
         display(
             HTML(
                 '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
@@ -435,7 +433,7 @@ def _status(standing: score.Standing) -> str:
 
 def _line(standing: score.Standing) -> tuple[str, ...]:
     """A standing as the cells of _COLUMNS."""
-    name = standing.name + (" (analogue)" if standing.analogue else "")
+    name = standing.label
     if standing.rm is None:
         return (name, *(DASH,) * (len(_COLUMNS) - 2), _status(standing))
     return (

@@ -167,6 +167,7 @@ def _label(standing: Standing) -> str:
     what = [
         word
         for word, so in (
+            ("edited", standing.edited),
             ("control", standing.kind == "control"),
             (some, standing.status == "partial"),
             ("analogue", standing.analogue),

@@ -249,21 +249,25 @@ def names_taken(node: ast.AST, module: Module) -> set[Reference]:
 
 
 class Sources:
-    """The package's modules and the pages' tagged cells, as they are in a project's folder.
+    """The package's modules and the pages' tagged cells, as they are in their files.
 
-    Everything is read at once, so that a process that runs for hours goes on to know the code
-    that it loaded, whatever is edited meanwhile.
+    The package is read at once, so that a process that runs for hours goes on to know the
+    code that it loaded, whatever is edited meanwhile.
+
+    Args:
+        root: The project, for its notebooks.
+        package: The package's folder; by default the one that runs.
     """
 
-    def __init__(self, root: str | Path = ROOT):
-        self.root = Path(root)
+    def __init__(self, root: str | Path = ROOT, package: str | Path | None = None):
+        self.root, folder = Path(root), Path(package or ROOT / PACKAGE)
         self._texts: dict[str, tuple[str, bool]] = {}
         self._pages: dict[str, str] = {}
         self._tuned: dict[str, dict] = {}
         self._modules: dict[str, Module] = {}
         self._digests: dict[frozenset, str] = {}
-        for path in sorted((self.root / PACKAGE).rglob("*.py")):
-            place = path.relative_to(self.root).with_suffix("").parts
+        for path in sorted(folder.rglob("*.py")):
+            place = (PACKAGE, *path.relative_to(folder).with_suffix("").parts)
             is_package = place[-1] == "__init__"
             name = ".".join(place[:-1] if is_package else place)
             self._texts[name] = path.read_text("utf-8"), is_package

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -273,6 +274,18 @@ def load(folder: str | Path) -> dict[str, list[Document]]:
             )
         found.setdefault(document.workload, []).append(document)
     return found
+
+
+def stamp(rows: Iterable[Row]) -> str:
+    """Where some rows were made, in a few words: device, torch, commit, day of the newest."""
+    made = [row.made for row in rows if row.made is not None]
+    if not made:
+        return "made nobody knows where"
+    every = lambda name: " and ".join(sorted({str(getattr(each, name)) for each in made}))
+    commits = " and ".join(sorted({each.commit[:10] for each in made}))
+    dirty = " with uncommitted changes" if any(each.dirty for each in made) else ""
+    newest = max(each.at for each in made)[:10]
+    return f"{every('device')}, torch {every('torch')}; commit {commits}{dirty}; {newest}"
 
 
 def json_schema() -> dict[str, Any]:

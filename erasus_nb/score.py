@@ -38,7 +38,7 @@ from pathlib import Path
 
 from scipy.special import stdtr, stdtrit
 
-from . import __version__, metrics, records
+from . import ROOT, __version__, metrics, records, selection
 from .workloads.gates import CLASSIFIER
 
 #: Level of every test and interval.
@@ -93,6 +93,8 @@ class Standing:
         other_scores: "privleak" (percent, MUSE's sign) and "tug_of_war" (0 to 1), for
             readers who know them; they do not enter RM.
         seconds: Median wall time.
+        product: What was measured, where that is more than the weights of the workload's model.
+        edited: Whether a row ran with other code than its page's file holds.
     """
 
     name: str
@@ -124,6 +126,16 @@ class Standing:
     axes_by_seed: dict[str, dict[int, float]] = field(default_factory=dict)
     other_scores: dict[str, Interval] = field(default_factory=dict)
     seconds: float | None = None
+    product: str = ""
+    edited: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name, with what a reader must know beside it."""
+        notes = ["analogue"] if self.analogue else []
+        notes += [self.product] if self.product else []
+        notes += ["edited"] if self.edited else []
+        return f"{self.name} ({', '.join(notes)})" if notes else self.name
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,7 @@ class Board:
         generated: When the newest of its rows were made, ISO 8601.
         left_out: Seeds of any row that are not among them.
         missing: Strategy or control that is partial -> the board's seeds that it lacks.
+        left_aside: A sentence on rows that were made with other code; "" if there are none.
     """
 
     workload: str
@@ -154,6 +167,7 @@ class Board:
     generated: str = ""
     left_out: tuple[int, ...] = ()
     missing: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    left_aside: str = ""
 
     def __getitem__(self, name: str) -> Standing:
         for standing in self.standings:
@@ -733,7 +747,7 @@ def board(documents: Sequence[records.Document]) -> Board:
         ),
         pairs_resolved=resolved,
         seeds=seeds,
-        generated=max(document.environment.at for document in documents),
+        generated=max((row.made.at for row in rows if row.made), default=head.environment.at),
         left_out=tuple(sorted({row.seed for row in rows} - set(seeds))),
         missing={
             s.name: tuple(seed for seed in seeds if seed not in s.rm_by_seed)
@@ -881,6 +895,8 @@ def _standing(rows: Sequence[records.Row], ruler: Ruler, seeds: Sequence[int]) -
         axes_by_seed=axes,
         other_scores=_intervals(other),
         seconds=_median(c.seconds for c in costs),
+        product=first.product,
+        edited=any(row.edited for row in rows),
     )
 
 
@@ -902,13 +918,28 @@ def _median(values: Iterable[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def boards(folder: str | Path) -> dict[str, Board]:
-    """Workload -> board, for every workload of one results folder.
+def boards(folder: str | Path, root: str | Path = ROOT) -> dict[str, Board]:
+    """Workload -> board, for every workload of one results folder with rows of the code here.
+
+    Args:
+        root: The project whose code that is.
 
     Raises:
-        records.RecordError: a file cannot be used; it is named.
+        records.RecordError: a file cannot be used; it is named. Or no row there was made with
+            the code that is here.
     """
-    return {name: board(found) for name, found in records.load(folder).items()}
+    rows = selection.load(folder, root)
+    if rows.aside and not rows.documents:
+        raise records.RecordError(f"{folder}: {rows.left_aside()}")
+    return boards_of(rows)
+
+
+def boards_of(rows: selection.Rows) -> dict[str, Board]:
+    """Workload -> board of rows that were read; a sentence on each says what was left aside."""
+    return {
+        name: replace(board(found), left_aside=rows.left_aside(name))
+        for name, found in rows.documents.items()
+    }
 
 
 # ------------------------------------------------------------------ who is first
@@ -1122,6 +1153,8 @@ def _ranks(standing: Standing) -> str:
 
 def _remarks(standing: Standing) -> str:
     parts = ["analogue"] if standing.analogue else []
+    parts += [f"measured as {_plain(standing.product)}"] if standing.product else []
+    parts += ["edited"] if standing.edited else []
     parts += standing.flags
     if standing.status != "ok":
         parts.append(f"{standing.status.replace('_', ' ')}: {_plain(standing.reason)}")
@@ -1161,8 +1194,8 @@ def markdown(board: Board) -> str:
         "correction.",
         "",
     ]
-    if missing := what_is_missing(board, _plain):
-        lines += [missing, ""]
+    for sentence in (what_is_missing(board, _plain), _plain(board.left_aside)):
+        lines += [sentence, ""] if sentence else []
     failed = [gate for gate in board.gates if not gate.passed]
     if failed:
         lines.append("**This workload misses its gates; the order below means nothing:**")

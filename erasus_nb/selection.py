@@ -1,4 +1,5 @@
-"""Which rows are shown: the newest complete run made here, else the published rows.
+"""Which rows are shown: those of the code that is here, of the newest complete run made here,
+else the published ones.
 
 Importing this module imports neither torch nor the score.
 """
@@ -7,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from . import ROOT, cells, records
+from . import ROOT, cells, keys, records
 from .parameters import strategies_in
 
 #: Profiles of local runs that may fill the site. `smoke` rows are for plumbing only.
@@ -34,6 +37,117 @@ def controls() -> list[str]:
         for given in getattr(mark, "keywords", [])
         if given.arg == "category" and getattr(given.value, "value", None) == "Control"
     ]
+
+
+# ------------------------------------------------------------------ rows of the code here
+
+#: Why a row is left aside.
+EDITED = "ran with a strategy that had been edited"
+OTHER = "were made with other code, settings or sizes than those that are here"
+NOBODY = "are of strategies that no page here defines"
+SILENT = "do not say with which code they were made"
+
+
+@dataclass
+class Rows:
+    """The rows of one results folder that belong to the code that is here.
+
+    Args:
+        documents: Workload -> its documents, `reference` first, with these rows only.
+        aside: Workload -> (reason, name of a row) -> how many others there are.
+    """
+
+    documents: dict[str, list[records.Document]] = field(default_factory=dict)
+    aside: dict[str, Counter] = field(default_factory=dict)
+
+    def left_aside(self, *workloads: str) -> str:
+        """One sentence on the rows that were left aside; "" where there are none.
+
+        Args:
+            workloads: Only of these; of all if there are none.
+        """
+        found = Counter()
+        for workload, counts in self.aside.items():
+            if not workloads or workload in workloads:
+                found += counts
+        if not found:
+            return ""
+        parts = []
+        for reason in dict.fromkeys(reason for reason, _ in found):
+            names = sorted({name for why, name in found if why == reason})
+            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+            count = sum(n for (why, _), n in found.items() if why == reason)
+            parts.append(f"{count} {reason} ({shown})")
+        rows = "row is" if found.total() == 1 else "rows are"
+        return f"{found.total()} {rows} left aside: {'; '.join(parts)}."
+
+
+@cache
+def _sources(root: Path) -> keys.Sources:
+    return keys.sources() if root == ROOT else keys.Sources(root)
+
+
+def _objection(row: records.Row, document: records.Document, sources: keys.Sources) -> str | None:
+    """Why a row does not belong to the code that is here; None if it does."""
+    if row.edited:
+        return EDITED
+    if not row.code or row.made is None:
+        return SILENT
+    facts, reference = document.facts, row.kind in ("original", "retrained")
+    wanted = sources.row_code(
+        facts.get("made_by", ""),
+        facts.get("workload", document.workload),
+        document.profile,
+        document.category,
+        None if reference else row.strategy,
+    )
+    if wanted is None:
+        return NOBODY
+    return None if wanted == row.code else OTHER
+
+
+def current(document: records.Document, sources: keys.Sources) -> tuple[records.Document, Counter]:
+    """A document with the rows of the code that is here, and why others are left aside.
+
+    Returns:
+        The document, and (reason, name of a row) -> how many.
+    """
+    kept, aside = [], Counter()
+    for row in document.rows:
+        why = _objection(row, document, sources)
+        if why is None:
+            kept.append(row)
+        else:
+            aside[why, row.strategy] += 1
+    return document.model_copy(update={"rows": kept}), aside
+
+
+def load(folder: str | Path, root: str | Path = ROOT) -> Rows:
+    """The rows of a results folder that belong to a project's code.
+
+    Args:
+        root: The project whose pages count.
+
+    Raises:
+        RecordError: a file there is unreadable or foreign; it is named.
+    """
+    sources, rows = _sources(Path(root)), Rows()
+    sources.look()
+    for workload, group in records.load(folder).items():
+        aside = Counter()
+        kept = []
+        for document in group:
+            document, others = current(document, sources)
+            aside += others
+            kept += [document] if document.rows or not others else []
+        if kept:
+            rows.documents[workload] = kept
+        if aside:
+            rows.aside[workload] = aside
+    return rows
+
+
+# ------------------------------------------------------------------ complete runs
 
 
 def _read(folder: Path) -> tuple[dict[tuple[str, str], records.Document], list[str]]:
@@ -71,11 +185,14 @@ def unfinished(folder: Path, pages: list[str]) -> list[str]:
 
     A complete run has a document of every strategy page. On each workload it has the
     reference rows, every control among them; and a page that has a document there has a row
-    of each strategy it defines, at every seed of the reference rows. The strategies are read
+    of each strategy it defines, at every seed of the reference rows, made with the code that
+    is here. The strategies are read
     from the pages of the project that the folder is in (`results/<profile>`). A file that
     cannot be used makes a run incomplete too.
     """
     documents, lacking = _read(folder)
+    sources = _sources(folder.absolute().parents[1])
+    documents = {place: current(document, sources)[0] for place, document in documents.items()}
     if not documents and not lacking:
         return ["any rows"]
     notebooks = folder.absolute().parents[1] / "notebooks"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sphinx.util import logging
 
-from . import ROOT, progress, records
+from . import ROOT, progress, records, selection
 from .cells import code_cells, tags_of, text_of
 
 # The command line and the leaderboard ask for these here.
@@ -29,6 +29,7 @@ from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
     from .score import Board, Interval
+    from .selection import Rows
 
 log = logging.getLogger(__name__)
 
@@ -311,17 +312,12 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     return facts
 
 
-def _stamp_text(folder: Path) -> str:
-    documents = [d for group in records.load(folder).values() for d in group]
-    seen = lambda values: " and ".join(sorted({text_span(value) for value in values}))
-    environments = [d.environment for d in documents]
-    dirty = " with uncommitted changes" if any(e.dirty for e in environments) else ""
-    return (
-        f"profile {seen(d.profile for d in documents)}, "
-        f"commit {seen(e.commit[:10] for e in environments)}{dirty}, "
-        f"on {seen(e.device for e in environments)}, "
-        f"{text_span(max(e.at for e in environments)[:10])}"
-    )
+def _stamp_text(rows: Rows) -> str:
+    documents = [d for group in rows.documents.values() for d in group]
+    profiles = " and ".join(sorted({d.profile for d in documents}))
+    made = records.stamp(row for d in documents for row in d.rows)
+    aside = rows.left_aside()
+    return text_span(f"profile {profiles}; {made}" + (f". {aside.rstrip('.')}" if aside else ""))
 
 
 def _downloads(root: Path, folder: Path) -> str:
@@ -348,13 +344,14 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     """
     root = Path(root)
     folder = choose_rows(root)
-    boards = {}
+    boards, stamp = {}, "no rows have been measured yet"
     if folder is not None:
         from . import score  # here, so that a site without rows needs no statistics
 
-        boards = score.boards(folder)
+        rows = selection.load(folder, root)
+        boards, stamp = score.boards_of(rows), _stamp_text(rows)
     facts = {
-        "rows_stamp": _stamp_text(folder) if folder else "no rows have been measured yet",
+        "rows_stamp": stamp,
         "downloads": _downloads(root, folder) if folder else NO_ROWS,
     }
     for workload in dict.fromkeys([*WORKLOADS, *boards]):
