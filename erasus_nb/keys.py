@@ -14,6 +14,7 @@ belong to them.
 from __future__ import annotations
 
 import ast
+import builtins
 import copy
 import hashlib
 import importlib
@@ -22,11 +23,13 @@ import json
 import linecache
 import secrets
 import symtable
+import sys
+import sysconfig
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,21 +74,26 @@ _WITH_DOCSTRING = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassD
 
 
 def bare(node: Any) -> str:
-    """A syntax tree as text: without docstrings, strategies' marks and places in the file.
+    """A syntax tree as text: without docstrings, types of arguments, strategies' marks and
+    places in the file.
 
-    Not `ast.dump`, which writes one tree in different ways from version to version. What a
+    Not `ast.dump`, which writes one tree in different ways from version to version; nor
+    `repr`, which writes some letters as they are where Python's tables know them. What a
     mark says that can change a row is hashed by itself (`Mark`): the settings to try and the
     reference are in it, too, and no row depends on these.
     """
     if isinstance(node, list):
         return f"[{','.join(map(bare, node))}]" if node else ""
     if not isinstance(node, ast.AST):
-        return "" if node is None else repr(node)
+        return "" if node is None else ascii(node)
     parts = dict(ast.iter_fields(node))
     if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
         parts["body"] = node.body[1:]
     if "decorator_list" in parts:
         parts["decorator_list"] = [d for d in node.decorator_list if not _is_mark(d)]
+    if isinstance(node, ast.arg):
+        parts["annotation"] = None
+    parts["returns"] = None
     texts = ((k, bare(v)) for k, v in parts.items() if k not in _SILENT)
     return f"{type(node).__name__}({' '.join(f'{k}={v}' for k, v in texts if v)})"
 
@@ -110,9 +118,38 @@ def _mark_of(node: ast.AST) -> Mark | None:
     if not found or not isinstance(found[0], ast.Call):
         return None
     given = {k.arg: k.value for k in found[0].keywords}
-    plain = lambda name, default: ast.literal_eval(given[name]) if name in given else default
-    departures = tuple(plain("departures", ()))
-    return Mark(plain("category", ""), tuple(plain("reads", ())), departures, plain("product", ""))
+
+    def several(name: str) -> tuple[str, ...]:
+        written = given.get(name, ast.Tuple([]))
+        return tuple(map(_written, getattr(written, "elts", [written])))
+
+    one = lambda name: _written(given[name]) if name in given else ""
+    return Mark(one("category"), several("reads"), several("departures"), one("product"))
+
+
+def _written(node: ast.expr) -> str:
+    """What an argument of a mark says; the expression, where it is not written out."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
+
+
+#: Tests of statements that an import does not run: types, and what a command line runs.
+_NOT_RUN = ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
+_BINDING = (
+    *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+    *(ast.Assign, ast.AnnAssign, ast.AugAssign),
+)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements inside one, at whatever depth, but not inside of definitions."""
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, (ast.stmt, ast.ExceptHandler)):
+            yield part
+            if not isinstance(part, _BINDING):
+                yield from _statements(part)
 
 
 class Module:
@@ -130,6 +167,8 @@ class Module:
         self.imports: dict[str, Reference] = {}
         #: Statements that bind no name: they count wherever anything of the module does.
         self.loose: list[ast.AST] = []
+        #: Modules of which every name is imported.
+        self.stars: list[str] = []
         self._taken: dict[str, set[Reference]] = {}
         self.tree = ast.parse(text)
         for node in self.tree.body:
@@ -137,7 +176,9 @@ class Module:
 
     def _enter(self, node: ast.AST) -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            self.imports.update(self.bound(node))
+            found = dict(self.bound(node))
+            self.stars += [found.pop("*").module] if "*" in found else []
+            self.imports.update(found)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             self.nodes.setdefault(node.name, []).append(node)
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
@@ -146,10 +187,14 @@ class Module:
                 for part in ast.walk(target):
                     if isinstance(part, ast.Name):
                         self.nodes.setdefault(part.id, []).append(node)
-        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            pass  # types are not run
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in _NOT_RUN:
+            for each in node.orelse:
+                self._enter(each)
         elif not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
             self.loose.append(node)
+            for part in _statements(node):  # what a `try` or a `with` binds is bound as well
+                if isinstance(part, _BINDING):
+                    self._enter(part)
 
     def bound(self, node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Reference]]:
         """The names that an import statement binds."""
@@ -179,6 +224,12 @@ class Module:
             nodes = self.nodes.get(name, ())
             self._taken[name] = set().union(*(names_taken(n, self) for n in nodes))
         return self._taken[name]
+
+    def taken_loosely(self) -> set[Reference]:
+        """The same of the statements that count wherever anything of the module does."""
+        if "" not in self._taken:
+            self._taken[""] = set().union(*(names_taken(n, self) for n in self.loose))
+        return self._taken[""]
 
 
 class _Running(ast.NodeTransformer):
@@ -220,29 +271,45 @@ def names_taken(node: ast.AST, module: Module) -> set[Reference]:
     """
     source = ast.unparse(_Running().visit(copy.deepcopy(node)))
     outer, tree = _outer_names(source), ast.parse(source)
-    inside: dict[str, Reference] = {}
+    inside: dict[str, set[Reference]] = {}
     for part in ast.walk(tree):
         if isinstance(part, (ast.Import, ast.ImportFrom)):
-            inside.update(module.bound(part))
-    imported = lambda name: (
-        inside.get(name) or (module.imports.get(name) if name in outer else None)
-    )
-    found, chained = set(), set()
+            for name, wanted in module.bound(part):
+                inside.setdefault(name, set()).add(wanted)
+
+    def imported(name: str) -> set[Reference]:
+        found = inside.get(name, set())
+        return found | ({module.imports[name]} if name in outer & module.imports.keys() else set())
+
+    found = {wanted for each in inside.values() for wanted in each if wanted.name == "*"}
+    chained = set()
     for part in ast.walk(tree):
-        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            where = imported(part.value.id)
-            if where is not None:
-                chained.add(id(part.value))
-                # `where` may be a module of this name, or a name in one: both are tried.
-                found |= {where, Reference(".".join(filter(None, where)), part.attr)}
-    for part in ast.walk(tree):
-        if isinstance(part, ast.Name) and id(part) not in chained:
-            where = imported(part.id)
-            if where is not None:
-                found |= {where, Reference(".".join(filter(None, where)), "*")}
-            elif part.id in outer:
-                found.add(Reference(module.name, part.id))
+        chain = _chain(part)
+        if chain is None or id(part) in chained:
+            continue
+        name, *rest = chain
+        for where in imported(name):
+            # `where` may be a module of this name, or a name in one: both are tried. So is
+            # each link of `package.module.name`, and all of a module that is handed on whole.
+            path = ".".join(filter(None, where))
+            found.add(where)
+            for attribute in rest:
+                found.add(Reference(path, attribute))
+                path = f"{path}.{attribute}"
+            found.add(Reference(path, "*"))
+        if name in outer and name not in inside and name not in module.imports:
+            found.add(Reference(module.name, name))
+        chained |= {id(link) for link in ast.walk(part)}
     return found
+
+
+def _chain(node: ast.AST) -> list[str] | None:
+    """`package.module.name` as a list; None for what is no such chain."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else None
 
 
 # ------------------------------------------------------------------ the sources
@@ -315,6 +382,9 @@ class Sources:
             yield module.name, wanted.name
         elif wanted.name in module.imports:  # handed on from another module
             yield from self._resolved(module.imports[wanted.name])
+        else:
+            for star in module.stars:
+                yield from self._resolved(Reference(star, wanted.name))
 
     def closure(self, roots: Iterable[Name]) -> set[Name]:
         """Every definition that these depend on, themselves included."""
@@ -325,7 +395,8 @@ class Sources:
             if name in found:
                 continue
             found.add(name)
-            for wanted in self.module(name[0]).taken(name[1]):
+            module = self.module(name[0])
+            for wanted in module.taken(name[1]) | module.taken_loosely():
                 waiting += [each for each in self._resolved(wanted) if each not in found]
         return found
 
@@ -383,7 +454,7 @@ class Sources:
         """Hash of all code that the models of a workload depend on.
 
         Args:
-            module: Of the workload, e.g. "digits".
+            module: That makes the workload (Workload.made_by).
         """
         return self.digest([MODELS, (f"{PACKAGE}.workloads.{module}", "make")])
 
@@ -402,7 +473,7 @@ class Sources:
         """The `code` of a row as these sources would make it; None if they cannot.
 
         Args:
-            module: Module of the workload, e.g. "text", or "published".
+            module: Module that makes the workload (Workload.made_by).
             workload: Its name, by which tuning knows it.
             profile: Name of the sizes.
             page: The notebook, or "reference" for references and controls.
@@ -444,17 +515,30 @@ def committed(function: Callable, page: str) -> bool:
     if place is None or sources().mark_of(place) != _live_mark(function):
         return False
     if not place[0].startswith(PAGE):
-        return True  # of the package: what was imported is what was read
+        # Of the package: what was imported is what was read.
+        return _target(Reference(*place)) is function
+    if function.__closure__:
+        return False  # no definition of a page is inside another function
     file = sources().module(place[0])
     names = {name for module, name in sources().closure([place]) if module == place[0]}
-    imported = set()
-    for name in names:
-        for wanted in file.taken(name):
-            imported |= {k for k, v in file.imports.items() if v == wanted}
     scope = function.__globals__
-    return all(_live_text(scope.get(n), n) == file.text(n) for n in names) and all(
-        _target(file.imports[n]) is scope.get(n, n) for n in imported
-    )
+    for name in names:
+        if _live_text(scope.get(name), name) != file.text(name):
+            return False
+        for wanted in file.taken(name):
+            same = (_bound_as_imported(scope, k, v) for k, v in file.imports.items() if v == wanted)
+            if not all(same):
+                return False
+            if wanted.module == file.name and wanted.name not in file.nodes:
+                # Neither of the page nor imported: a built-in, unless something hides it.
+                built_in = getattr(builtins, wanted.name, None)
+                if scope.get(wanted.name, built_in) is not built_in:
+                    return False
+    return True
+
+
+def _bound_as_imported(scope: dict, name: str, reference: Reference) -> bool:
+    return name in scope and scope[name] is _target(reference)
 
 
 def _live_mark(function: Callable) -> Mark:
@@ -464,33 +548,72 @@ def _live_mark(function: Callable) -> Mark:
 
 def _target(reference: Reference) -> Any:
     """What an import statement binds."""
-    if not reference.name:
-        return importlib.import_module(reference.module)
     module = importlib.import_module(reference.module)
+    if not reference.name:
+        return module
     if hasattr(module, reference.name):
         return getattr(module, reference.name)
     return importlib.import_module(f"{reference.module}.{reference.name}")
 
 
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> ast.AST | None:
+    try:
+        return ast.parse(text)
+    except SyntaxError:
+        return None
+
+
+def _text_around(function: types.FunctionType) -> str:
+    """The text that a function was compiled from: its cell, the exported cells, or its file."""
+    if "__exported__" in function.__globals__:  # the file may have been exported anew since
+        return function.__globals__["__exported__"]
+    file = function.__code__.co_filename
+    linecache.checkcache(file)
+    return "".join(linecache.getlines(file, function.__globals__))
+
+
+def _first_line(node: ast.AST) -> int:
+    return min([node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", ()))])
+
+
 def _live_node(item: Any, name: str) -> ast.AST | None:
     """The syntax tree of a function or class that runs, from the cell or file it came from."""
-    if not isinstance(item, (types.FunctionType, type)):
+    if isinstance(item, type):
+        return _live_class(item, name)
+    if not isinstance(item, types.FunctionType):
         return None
+    item = inspect.unwrap(item)
+    tree, line = _parsed(_text_around(item)), item.__code__.co_firstlineno
+    for node in ast.walk(tree) if tree is not None else ():
+        if getattr(node, "name", None) == item.__name__ and _first_line(node) == line:
+            return node
+    try:  # a lambda has no name of its own
+        return ast.parse(textwrap.dedent(inspect.getsource(item))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _live_class(item: type, name: str) -> ast.AST | None:
+    """The same of a class: a kernel keeps no file of it, but its methods know their cell."""
+    for value in vars(item).values():
+        method = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
+        if not isinstance(method, types.FunctionType) or method.__module__ != item.__module__:
+            continue
+        tree, line = _parsed(_text_around(method)), method.__code__.co_firstlineno
+        for node in ast.walk(tree) if tree is not None else ():
+            named = isinstance(node, ast.ClassDef) and node.name == item.__name__
+            if named and node.lineno <= line <= node.end_lineno:
+                return node
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(item))).body[0]
     except (OSError, TypeError, SyntaxError):
-        pass  # a class of a kernel has no source file; the cell that defined it is known
-    for file in reversed(list(linecache.cache)):
-        text = "".join(linecache.getlines(file))
-        if f"class {name}" not in text:
-            continue
-        try:
-            tree = ast.parse(text)
-        except SyntaxError:
-            continue  # a cell with a magic
-        if found := [n for n in tree.body if getattr(n, "name", "") == name]:
-            return found[-1]
-    return None
+        pass
+    # One without methods may be of any cell that has a class of this name.
+    cells = [key for key, entry in linecache.cache.items() if len(entry) == 4 and entry[1] is None]
+    trees = filter(None, (_parsed("".join(linecache.getlines(cell))) for cell in cells))
+    found = [n for t in trees for n in t.body if isinstance(n, ast.ClassDef) and n.name == name]
+    return found[0] if len(set(map(bare, found))) == 1 else None
 
 
 def _live_text(item: Any, name: str) -> str | None:
@@ -504,42 +627,61 @@ def live_code(function: Callable) -> str:
     What cannot be hashed makes the hash different each time, so that no row of it is ever
     taken for up to date.
     """
-    seen: dict[str, Any] = {}
-    roots: set[Name] = set()
+    seen: dict[tuple[str, int], Any] = {}  # by name and object: one name may have two
+    taken: set[Reference] = set()
 
     def visit(name: str, item: Any, scope: dict) -> None:
-        if name in seen:
+        which = name, id(item)
+        if which in seen:
             return
+        seen[which] = None
         home = getattr(item, "__module__", None) or ""
-        own = isinstance(item, (types.FunctionType, type)) and home == function.__module__
-        if isinstance(item, types.ModuleType):
-            seen[name] = item.__name__
-        elif own:
-            node = _live_node(item, name)
-            seen[name] = secrets.token_hex(8) if node is None else bare(node)
-            if node is not None:
-                _follow(node, scope)
-        elif isinstance(item, (types.FunctionType, type)) and home.startswith(f"{PACKAGE}."):
-            seen[name] = home
-            roots.add((home, item.__qualname__.partition(".")[0]))
-        elif isinstance(item, (types.FunctionType, types.BuiltinFunctionType, type)):
-            seen[name] = f"{home}.{item.__qualname__}"
+        if not isinstance(item, (types.FunctionType, types.BuiltinFunctionType, type)):
+            seen[which] = _constant(item)
+        elif home != function.__module__:
+            seen[which] = f"{home}.{item.__qualname__}"
+            taken.add(Reference(home, item.__qualname__.partition(".")[0]))
+        elif (node := _live_node(item, name)) is None:
+            seen[which] = secrets.token_hex(8)
         else:
-            seen[name] = _constant(item)
+            seen[which] = bare(node)
+            follow(node, {**scope, **_enclosed(item)})
 
-    def _follow(node: ast.AST, scope: dict) -> None:
-        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-        for name in sorted(names & scope.keys()):
-            visit(name, scope[name], scope)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                base = scope.get(part.value.id)
-                if isinstance(base, types.ModuleType) and base.__name__.startswith(PACKAGE):
-                    roots.add((base.__name__, part.attr))
+    def follow(node: ast.AST, scope: dict) -> None:
+        here = Module("", "")
+        for name, item in scope.items():
+            if isinstance(item, types.ModuleType):
+                here.imports[name] = Reference(item.__name__, "")
+        for wanted in names_taken(node, here):
+            if wanted.module:
+                taken.add(wanted)
+            elif wanted.name in scope:
+                visit(wanted.name, scope[wanted.name], scope)
 
     visit(function.__name__, function, function.__globals__)
-    real = [r for r in roots if any(sources()._resolved(Reference(*r)))]
-    return digest(sorted(seen.items()), sources().digest(real), _live_mark(function))
+    roots = [each for each in taken if any(sources()._resolved(each))]
+    files = {each.module: _own_file(each.module) for each in taken}
+    texts = sorted(((name, text) for (name, _), text in seen.items()), key=repr)
+    parts = texts, sorted(map(tuple, taken)), sorted(files.items())
+    return digest(*parts, sources().digest(roots), _live_mark(function))
+
+
+def _enclosed(item: Any) -> dict[str, Any]:
+    """What a function takes from the function around it."""
+    item = inspect.unwrap(item) if isinstance(item, types.FunctionType) else None
+    if item is None or not item.__closure__:
+        return {}
+    return inspect.getclosurevars(item).nonlocals
+
+
+def _own_file(module: str) -> str:
+    """Hash of a module's file, where it is one of the user's own; "" for what is installed."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    installed = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
+    ours = module == PACKAGE or module.startswith(f"{PACKAGE}.")  # known by its sources
+    if ours or not file.endswith(".py") or any(map(Path(file).is_relative_to, installed)):
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _constant(item: Any) -> Any:
@@ -549,10 +691,11 @@ def _constant(item: Any) -> Any:
     if isinstance(item, (list, tuple)):
         return [type(item).__name__, *map(_constant, item)]
     if isinstance(item, (set, frozenset)):
-        return [type(item).__name__, *sorted(map(repr, item))]
+        return [type(item).__name__, *sorted(repr(_constant(each)) for each in item)]
     if isinstance(item, dict):
-        return [(repr(key), _constant(value)) for key, value in item.items()]
-    if hasattr(item, "numpy") and hasattr(item, "detach"):
-        value = item.detach().cpu().numpy()
-        return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
+        return [(_constant(key), _constant(value)) for key, value in item.items()]
+    if isinstance(item, (types.FunctionType, types.BuiltinFunctionType, type)):
+        return secrets.token_hex(8)
+    if hasattr(item, "tolist") and hasattr(item, "dtype"):
+        return [str(item.dtype), list(item.shape), _constant(item.tolist())]
     return secrets.token_hex(8)
