@@ -371,20 +371,20 @@ class Sources:
             self._modules[name] = Module(name, *self._texts[name])
         return self._modules[name]
 
-    def _resolved(self, wanted: Reference) -> Iterator[Name]:
+    def _resolved(self, wanted: Reference, asked: frozenset = frozenset()) -> Iterator[Name]:
         """The definitions that a reference means: one, all of a module (`*`), or none."""
         module = self.module(wanted.module)
-        if module is None:
+        if module is None or wanted in asked:  # `from . import x` in a folder: x is a module
             return
         if wanted.name == "*":
             yield from ((module.name, name) for name in module.nodes)
         elif wanted.name in module.nodes:
             yield module.name, wanted.name
         elif wanted.name in module.imports:  # handed on from another module
-            yield from self._resolved(module.imports[wanted.name])
+            yield from self._resolved(module.imports[wanted.name], asked | {wanted})
         else:
             for star in module.stars:
-                yield from self._resolved(Reference(star, wanted.name))
+                yield from self._resolved(Reference(star, wanted.name), asked | {wanted})
 
     def closure(self, roots: Iterable[Name]) -> set[Name]:
         """Every definition that these depend on, themselves included."""
