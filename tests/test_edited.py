@@ -1,0 +1,392 @@
+"""Code that runs in a kernel and is not what the page's file holds, and ideas of one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import numpy
+import pytest
+import torch
+from ipykernel.compiler import XCachingCompiler
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from erasus_nb import ROOT, book, cells, keys, selection, training
+from erasus_nb.benchmark import Bench
+
+
+class Kernel:
+    """Runs cells as a Jupyter kernel does: each is compiled under a name of its own."""
+
+    def __init__(self, page: str = ""):
+        shell = InteractiveShell(
+            user_module=types.ModuleType("a_kernel"),
+            config=Config(HistoryManager={"enabled": False}),
+        )
+        shell.compile = XCachingCompiler()
+        self.shell = shell
+        sources = [source for *_, source in cells.tagged(cells.notebook(page))] if page else []
+        for source in sources:
+            self.run(source)
+
+    def run(self, source: str) -> None:
+        self.shell.run_cell(source).raise_error()
+
+    def edit(self, page: str, old: str, new: str) -> None:
+        """Run the cell that holds a text again, edited."""
+        sources = [source for *_, source in cells.tagged(cells.notebook(page)) if old in source]
+        assert sources, f"{old!r} is in no tagged cell of {page}"
+        self.run(sources[0].replace(old, new, 1))
+
+    def __getitem__(self, name: str):
+        return self.shell.user_ns[name]
+
+
+@pytest.fixture
+def kernel(monkeypatch, tmp_path):
+    """A function that starts a kernel, with a page's tagged cells run."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    for name in ("displayhook", "excepthook", "ps1", "ps2", "ps3"):
+        monkeypatch.setattr(sys, name, getattr(sys, name, None), raising=False)
+    monkeypatch.delitem(sys.modules, "a_kernel", raising=False)
+    yield Kernel
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench("synthetic", "smoke", (0,), cache="", out=None)
+
+
+def committed_code(name: str, page: str) -> str:
+    return keys.sources().row_code("synthetic", "synthetic", "smoke", page, name)
+
+
+# ------------------------------------------------------------------ the page's own cells
+
+
+@pytest.mark.parametrize("page", selection.categories(ROOT))
+def test_unchanged_cells_are_the_file_in_a_kernel_and_as_a_module(kernel, bench, page):
+    ran = kernel(page)
+    for name, function in cells.strategies(page).items():
+        for live in (ran[name], function):
+            assert keys.committed(live, page), name
+            assert bench.code_of(live, None) == (committed_code(name, page), False), name
+
+
+EDITS = {
+    "a strategy": ("gradient", "scrub", "pair = student,", "pair = student.eval(),"),
+    "its defaults": ("gradient", "scrub", "lr=5e-4", "lr=6e-4"),
+    "a helper": ("gradient", "scrub", "gaps.index(min(gaps))", "gaps.index(max(gaps))"),
+    "a helper's helper": ("gradient", "scrub", ".mean().item()", ".sum().item()"),
+    "a decorator": ("gradient", "scrub", "@torch.no_grad()", "@torch.inference_mode()"),
+    "an import": ("gradient", "scrub", "import copy", "import pickle as copy"),
+    "what it reads": (
+        *("gradient", "scrub", 'reads=("forget", "retain", "validation")'),
+        'reads=("forget", "retain", "validation", "forgotten class")',
+    ),
+    "a product": ("gradient", "scrub", 'needs=("outputs",),', 'needs=("outputs",), product="x",'),
+    "a departure": ("gradient", "scrub", "The step size is constant; the", "The"),
+    "a class": ("llm", "embedding_alignment", "super().__init__()", "super().__init__(); 1"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_shows_and_shows_no_more_when_it_is_undone(kernel, bench, what):
+    page, name, old, new = EDITS[what]
+    ran, plain = kernel(page), (committed_code(name, page), False)
+    assert bench.code_of(ran[name], None) == plain
+    ran.edit(page, old, new)
+    assert not keys.committed(ran[name], page)
+    code, edited = bench.code_of(ran[name], None)
+    assert edited and code != plain[0]
+    assert bench.code_of(ran[name], None) == (code, True), "the same edit has the same code"
+    ran.edit(page, old, old)
+    assert bench.code_of(ran[name], None) == plain
+
+
+def test_every_edit_has_a_code_of_its_own(kernel, bench):
+    ran, codes = kernel("gradient"), set()
+    for new in ("gaps.index(max(gaps))", "gaps.index(sum(gaps))", "len(gaps)"):
+        ran.edit("gradient", "gaps.index(min(gaps))", new)
+        codes.add(bench.code_of(ran["scrub"], None)[0])
+    assert len(codes) == 3
+
+
+def test_an_edit_leaves_strategies_alone_that_do_not_depend_on_it(kernel, bench):
+    ran = kernel("gradient")
+    ran.edit("gradient", "gaps.index(min(gaps))", "0")
+    assert keys.committed(ran["gradient_ascent"], "gradient")
+    assert bench.code_of(ran["gradient_ascent"], None) == (
+        committed_code("gradient_ascent", "gradient"),
+        False,
+    )
+
+
+def test_layout_comments_docstrings_and_the_settings_to_try_are_no_edit(kernel):
+    ran = kernel("gradient")
+    ran.edit("gradient", '"""Mean loss of a model on a batch, in nats."""', "# what it loses")
+    ran.edit("gradient", "def scrub(", "def  scrub  (")
+    ran.edit("gradient", "kurmanji2023scrub", "somebody2024")
+    assert keys.committed(ran["scrub"], "gradient")
+
+
+@pytest.mark.parametrize(
+    ("how", "cell"),
+    [
+        ("an import is bound to something else", "training = object()"),
+        ("an import is gone", "del training"),
+        ("a helper is bound to something else", "rewound = lambda *_: 0"),
+        ("a helper is gone", "del rewound"),
+        ("a built-in is hidden", "min = max"),
+    ],
+)
+def test_a_name_that_means_something_else_is_an_edit(kernel, how, cell):
+    ran = kernel("gradient")
+    ran.run("x = 1\nseeds = [3]")  # names of its own change nothing
+    assert keys.committed(ran["scrub"], "gradient")
+    ran.run(cell)
+    assert not keys.committed(ran["scrub"], "gradient")
+
+
+def test_a_new_constant_of_an_edited_strategy_is_part_of_its_code(kernel, bench):
+    ran, codes = kernel("gradient"), []
+    for value in (1, 2, 1):
+        ran.run(f"SHIFT = {value}")
+        ran.edit("gradient", "epochs - 1", "epochs - SHIFT")
+        code, edited = bench.code_of(ran["scrub"], None)
+        assert edited
+        codes.append(code)
+    assert codes[0] == codes[2] != codes[1]
+
+
+def test_a_strategy_made_inside_of_a_function_is_no_strategy_of_the_page(kernel):
+    ran = kernel("gradient")
+    source = next(s for *_, s in cells.tagged(cells.notebook("gradient")) if "def scrub(" in s)
+    inner = "\n".join(f"    {line}" for line in source.splitlines())
+    ran.run(f"def make(copy):\n{inner}\n    return scrub\nscrub = make(copy)")
+    assert not keys.committed(ran["scrub"], "gradient")
+
+
+def test_a_copy_of_a_control_is_not_the_control(kernel):
+    from erasus_nb import controls
+
+    assert keys.committed(controls.fine_tune, "control")
+    ran = kernel()
+    ran.run(
+        "from erasus_nb.strategy import Unlearned, strategy\nimport copy\n"
+        '@strategy(category="Control", cite="", reads=("retain",))\n'
+        "def fine_tune(model, forget, retain, task, *, share=0.25, seed=0):\n"
+        "    return Unlearned(copy.deepcopy(model))"
+    )
+    assert not keys.committed(ran["fine_tune"], "control")
+
+
+def test_a_module_that_was_loaded_is_the_text_it_was_loaded_from(monkeypatch, tmp_path):
+    """Another process may export the edited page to the very same file meanwhile."""
+    root, name = tmp_path / "notebooks", "gradient"
+    root.mkdir()
+    notebook = cells.notebook(name)
+    (root / f"{name}.ipynb").write_text(json.dumps(notebook), "utf-8")
+    monkeypatch.setattr(cells, "NOTEBOOKS", root)
+    monkeypatch.setattr(cells, "EXPORTS", tmp_path / "cells")
+    monkeypatch.setattr(keys, "sources", lambda made=keys.Sources(tmp_path): made)
+    monkeypatch.delitem(sys.modules, f"erasus_cells_{name}", raising=False)
+    scrub = cells.strategies(name)["scrub"]
+    assert keys.committed(scrub, name)
+    for cell in notebook["cells"]:
+        source = cells.text_of(cell)
+        cell["source"] = source.replace("epochs - 1", "epochs - 1 - 0")
+    (root / f"{name}.ipynb").write_text(json.dumps(notebook), "utf-8")
+    cells.export(name)
+    keys.sources().look()
+    assert not keys.committed(scrub, name)  # the file is newer than what runs
+    monkeypatch.delitem(sys.modules, f"erasus_cells_{name}")
+
+
+# ------------------------------------------------------------------ ideas of one's own
+
+MARK = '@strategy(category="Yours", cite="", reads=("forget",))\n'
+IDEA = MARK + "def mine(model, forget, retain, task, *, lr=0.1, seed=0):\n"
+SETUP = "import copy, functools, math, torch\nfrom erasus_nb.strategy import Unlearned, strategy\n"
+
+
+def code_with(ran: Kernel, *parts: str) -> str:
+    for part in parts:
+        ran.run(part)
+    return keys.live_code(ran["mine"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("USED = 1", "USED = 2"),
+        ("USED = 0.1", "USED = 0.2"),
+        ("USED = (1, 'a')", "USED = [1, 'a']"),
+        ("USED = {'a': (1, 2)}", "USED = {'a': (1, 3)}"),
+        ("USED = {1, 2}", "USED = {1, 3}"),
+        ("USED = None", "USED = False"),
+        ("USED = torch.ones(3)", "USED = torch.zeros(3)"),
+        ("USED = torch.ones(3)", "USED = torch.ones(3).double()"),
+        ("USED = torch.ones(4)", "USED = torch.ones(2, 2)"),
+        ("USED = torch.ones(3).bfloat16()", "USED = 2 * torch.ones(3).bfloat16()"),
+        ("import numpy\nUSED = numpy.ones(3)", "import numpy\nUSED = numpy.zeros(3)"),
+        ("def USED(): return 1", "def USED(): return 2"),
+        ("USED = lambda: 1", "USED = lambda: 2"),
+        ("class USED:\n    x = 1", "class USED:\n    x = 2"),
+        ("class USED:\n    def f(self): return 1", "class USED:\n    def f(self): return 2"),
+        ("DEEP = 1\ndef USED(): return DEEP", "DEEP = 2\ndef USED(): return DEEP"),
+        ("def USED(x=1): return x", "def USED(x=2): return x"),
+        ("from math import sin as USED", "from math import cos as USED"),
+        ("import math as USED", "import cmath as USED"),
+        (
+            "from erasus_nb.training import clone as USED",
+            "from erasus_nb.training import frozen as USED",
+        ),
+        (
+            "def make(k):\n    def inner(): return k\n    return inner\nUSED = make(1)",
+            "def make(k):\n    def inner(): return k\n    return inner\nUSED = make(2)",
+        ),
+        (
+            "@functools.cache\ndef plain(): return 1\nUSED = [1]",
+            "@functools.cache\ndef plain(): return 1\nUSED = [2]",
+        ),
+    ],
+)
+def test_what_an_idea_of_your_own_uses_is_part_of_its_code(kernel, one, other):
+    ran = kernel()
+    ran.run(SETUP)
+    body = IDEA + "    USED\n    return Unlearned(copy.deepcopy(model))"
+    first = code_with(ran, one, body)
+    assert code_with(ran, one, body) == first
+    assert code_with(ran, other, body) != first
+    again = code_with(ran, one, body)
+    # A class of a kernel that has no methods does not know its cell: it counts as new.
+    assert again == first or one == "class USED:\n    x = 1"
+
+
+def test_its_own_text_and_mark_are_part_of_its_code(kernel):
+    ran = kernel()
+    ran.run(SETUP)
+    codes = {
+        code_with(ran, cell)
+        for cell in (
+            IDEA + "    return Unlearned(copy.deepcopy(model))",
+            IDEA + "    return Unlearned(copy.copy(model))",
+            IDEA.replace("forget", "retain", 1) + "    return Unlearned(copy.deepcopy(model))",
+            IDEA.replace('cite=""', 'cite="", product="x"', 1)
+            + "    return Unlearned(copy.deepcopy(model))",
+        )
+    }
+    assert len(codes) == 4
+
+
+def test_what_it_does_not_use_is_no_part_of_its_code(kernel):
+    ran = kernel()
+    ran.run(SETUP + "class Thing: pass\nthing, x, losses = Thing(), 1, object()")
+    body = IDEA + "    x, losses = 2, []\n    return Unlearned(copy.deepcopy(model), losses)"
+    first = code_with(ran, body)
+    assert code_with(ran, "thing = Thing()\nx = 5\nlosses = object()", body) == first
+
+
+@pytest.mark.parametrize(
+    "thing", ["object()", "torch.Generator()", "torch.nn.Linear(1, 1)", "[object()]", "{1: object}"]
+)
+def test_what_has_no_stable_text_makes_a_new_code_each_time(kernel, thing):
+    ran = kernel()
+    ran.run(SETUP + f"USED = {thing}")
+    body = IDEA + "    USED\n    return Unlearned(copy.deepcopy(model))"
+    assert code_with(ran, body) != code_with(ran, body)
+
+
+def test_helpers_of_the_package_are_part_of_its_code(kernel, monkeypatch):
+    """However they are reached: by name, through their module, inside of the function."""
+    before = keys.sources()
+    text, is_package = before._texts["erasus_nb.training"]
+    changed = keys.Sources()
+    changed._texts["erasus_nb.training"] = (
+        text.replace("descending=True", "descending=False"),
+        is_package,
+    )
+    ways = (
+        "from erasus_nb.training import top_fraction\n" + IDEA + "    top_fraction",
+        "from erasus_nb import training\n" + IDEA + "    training.top_fraction",
+        "import erasus_nb.training\n" + IDEA + "    erasus_nb.training.top_fraction",
+        IDEA + "    from erasus_nb.training import top_fraction\n    top_fraction",
+        IDEA + "    from erasus_nb import training\n    training.top_fraction",
+    )
+    for way in ways:
+        ran = kernel()
+        first = code_with(ran, SETUP, way)
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, "sources", lambda: changed)
+            assert keys.live_code(ran["mine"]) != first, way
+    ran = kernel()
+    first = code_with(
+        ran, SETUP + "from erasus_nb.training import clone", IDEA + "    clone(model)"
+    )
+    monkeypatch.setattr(keys, "sources", lambda: changed)
+    assert keys.live_code(ran["mine"]) == first
+
+
+def test_a_file_of_the_users_own_is_part_of_its_code(kernel, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    codes = set()
+    for number in (1, 2):
+        (tmp_path / "my_own_helpers.py").write_text(f"def helper(): return {number}\n")
+        monkeypatch.delitem(sys.modules, "my_own_helpers", raising=False)
+        for way in ("from my_own_helpers import helper\n", "import my_own_helpers as helper\n"):
+            codes.add(code_with(kernel(), SETUP + way, IDEA + "    helper"))
+    assert len(codes) == 4
+    monkeypatch.delitem(sys.modules, "my_own_helpers")
+
+
+def test_arrays_count_by_their_values():
+    same = numpy.arange(6.0), torch.arange(6.0, dtype=torch.float64)
+    assert keys._constant(same[0])[2] == keys._constant(same[1])[2]
+    assert keys._constant(training.KEPT_NUMBERS) == repr(training.KEPT_NUMBERS)
+
+
+# ------------------------------------------------------------------ from the kernel to the board
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    said = []
+    monkeypatch.setattr(book, "display", lambda thing: said.append(thing))
+    return said
+
+
+def test_an_edited_strategy_has_a_mark_until_the_edit_is_undone(
+    kernel, shown, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ERASUS_CACHE", str(tmp_path / "cache"))
+    page = book.start("gradient", {"profile": "smoke", "seeds": 2, "out": str(tmp_path)})
+    file = tmp_path / "smoke" / "synthetic" / "gradient.json"
+    ran = kernel("gradient")
+    page.run(ran["gradient_ascent"])
+    others = json.loads(file.read_text("utf-8"))["rows"]
+
+    ran.edit("gradient", 'first="min", rewind', 'first="max", rewind')
+    page.run(ran["scrub"])
+    rows = page.rows("synthetic", "scrub")
+    assert [row.edited for row in rows] == [True, True] and all(row.made for row in rows)
+    assert "scrub (edited)" in page._lines("scrub")
+    assert page.board("synthetic")["scrub"].edited
+    board = selection.load(tmp_path / "smoke", ROOT)
+    kept = {row.strategy for document in board.documents["synthetic"] for row in document.rows}
+    assert "scrub" not in kept and "gradient_ascent" in kept
+    assert selection.EDITED in board.left_aside()
+
+    ran.edit("gradient", 'first="min", rewind', 'first="min", rewind')
+    page.run(ran["scrub"])
+    again = page.rows("synthetic", "scrub")
+    assert [row.edited for row in again] == [False, False]
+    assert {row.code for row in again} == {committed_code("scrub", "gradient")}
+    assert {row.key for row in again}.isdisjoint(row.key for row in rows)
+    assert again[0].metrics != rows[0].metrics  # it was measured, not renamed
+    assert "(edited)" not in page._lines("scrub")
+    board = selection.load(tmp_path / "smoke", ROOT)
+    assert not board.left_aside()
+    assert json.loads(file.read_text("utf-8"))["rows"][: len(others)] == others
