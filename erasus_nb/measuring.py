@@ -270,6 +270,16 @@ class Measuring(Models):
                 "product is more than weights says so in its mark (product=...)"
             ) from error
 
+    def _answer(self, seed: int) -> Tensor:
+        """What a fresh model with the original's weights answers about the forget set, now."""
+        model = self.load.load(self.originals()[seed])
+        return self.load.distributions(model, self.asked).cpu()
+
+    @cached_property
+    def _originals_answers(self) -> dict[int, Tensor]:
+        """Seed -> the same as it was before any strategy ran in this process."""
+        return {seed: self._answer(seed) for seed in self.seeds}
+
     def _is(self, model: nn.Module, state: dict[str, Tensor]) -> bool:
         """Whether a model has these very weights; compared where the model is."""
         there = {k: v.to(self.device) for k, v in state.items()}
@@ -323,10 +333,17 @@ class Measuring(Models):
             # Records are made before the clock starts: they belong to base training.
             for what in sorted(function.facts.reads & kept.makers.keys()):
                 kept.get(what)
+            before = self._originals_answers[row.seed]
             memory, start = PeakMemory(self.device), now(self.device)
             unlearned, meter, read = self.unlearn(function, row.seed, full, kept)
             cost = self._cost(now(self.device) - start, meter.passes, retrain_seconds)
             cost.peak_memory_mb, cost.examples_read = memory.rise_mb(), read
+            if not torch.allclose(self._answer(row.seed), before, atol=1e-4, equal_nan=True):
+                raise RuntimeError(
+                    "after this run the original answers otherwise than before, with the same "
+                    "weights: something changed all models of this process (a hook on every "
+                    "module, a class); start it again"
+                )
             product = self.product_of(function, unlearned)
             info = dict(unlearned.info)
             cost.extra_storage_bytes = int(info.pop("extra_storage_bytes", 0))

@@ -263,6 +263,16 @@ class Batch(Mapping):
         return Batch({k: torch.cat([b._fields[k] for b in batches]) for k in names}, hidden)
 
 
+class _Tally:
+    """A number that only grows, and that all copies of its holder share."""
+
+    def __init__(self):
+        self.total = 0
+
+    def __deepcopy__(self, memo: dict) -> _Tally:
+        return self
+
+
 class Split:
     """A forget or retain set as a strategy sees it: batches, and only what is declared.
 
@@ -274,7 +284,7 @@ class Split:
     """
 
     def __init__(self, name: str, batch: Batch, reads: frozenset[str] | None = None):
-        self.name, self._reads, self._handed_out = name, reads, 0
+        self.name, self._reads, self._handed_out = name, reads, _Tally()
         hidden = {}
         for fields, what in ((set(batch) - {"labels", "ids"}, "inputs"), ({"labels"}, "labels")):
             if not self._may(f"{name} {what}"):
@@ -284,7 +294,7 @@ class Split:
     @property
     def examples_read(self) -> int:
         """Examples handed out so far."""
-        return self._handed_out
+        return self._handed_out.total
 
     def _may(self, what: str) -> bool:
         return self._reads is None or what in self._reads
@@ -307,7 +317,7 @@ class Split:
         """The examples at positions `index`, shape (k,)."""
         if not (self._may(f"{self.name} inputs") or self._may(f"{self.name} labels")):
             raise DataAccessError(f"this strategy does not declare the {self.name} examples")
-        self._handed_out += len(index)
+        self._handed_out.total += len(index)
         return self._batch.take(index.to(self._batch["ids"].device))
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:

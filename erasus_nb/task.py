@@ -152,8 +152,13 @@ class Task:
         validation: Batch | None = None,
     ):
         self._training_seed, self._reads = seed, reads
-        self._records, self.meter = records or Records(), (meter or Meter()).counting
+        self._records, self._meter = records or Records(), (meter or Meter()).counting
         self._forgotten_class, self._validation = forgotten_class, validation
+
+    @property
+    def meter(self) -> Counting:
+        """Counts the example passes of the hooks, and those of who works around them."""
+        return self._meter
 
     # ---- any model
 

@@ -412,7 +412,7 @@ def test_squared_gradients_ignore_dropout_and_restore_the_mode():
 def test_squared_gradients_count_a_forward_and_a_backward_pass_per_example():
     model, task, batch = trained()
     counted = []
-    task.meter = Counting(
+    task._meter = Counting(
         lambda n, backward=None: counted.append(n * (2 if backward is not False else 1))
     )
     squared_gradients(model, task, batch, chunk=50)
