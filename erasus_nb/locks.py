@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,24 @@ class Lock:
         Raises:
             Timeout: another process holds it, and `blocking` is False.
         """
-        for kind, path in ((FileLock, self._path), (SoftFileLock, f"{self._path}.soft")):
+        # The fallback is here alone: filelock's own is for one refusal, and warns at each lock.
+        usual = partial(FileLock, fallback_to_soft=False)
+        for kind, path in ((usual, self._path), (SoftFileLock, f"{self._path}.soft")):
             lock = kind(path)
             try:
                 lock.acquire(blocking=blocking)
             except Timeout:
                 raise
             except OSError as error:
-                self._say(kind, error)
+                if kind is SoftFileLock:
+                    self._say(error)
                 continue
             self._held = lock
             return
 
-    def _say(self, kind: type, error: OSError) -> None:
+    def _say(self, error: OSError) -> None:
         folder = str(self._path.parent)
-        if kind is SoftFileLock and folder not in _warned:
+        if folder not in _warned:
             _warned.add(folder)
             warnings.warn(
                 f"nothing can be locked in {folder} ({error.strerror}); run one process at a "
