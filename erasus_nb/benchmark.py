@@ -75,6 +75,11 @@ class Bench(Measuring):
         self.seeds = tuple(self.seeds)
         if not self.seeds:
             raise ValueError("at least one training seed is needed")
+        for_tuning = sorted(set(self.seeds) & set(self.load.tuning_seeds))
+        if self.out is not None and for_tuning:
+            raise ValueError(
+                f"settings were chosen on training seed {for_tuning[0]}, so no row reports it"
+            )
         folder = default_cache() if self.cache is None else self.cache
         self.store = Cache(Path(folder) if folder else None)
         self.asked = self.load.request(self.request, self.folds)
