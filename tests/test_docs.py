@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import inspect
 import json
 import os
 import re
@@ -12,13 +12,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_site import code
 
 from erasus_nb import ROOT, cells, records
+from erasus_nb.strategy import READABLE, strategy
+from erasus_nb.workloads.base import Workload
 
-#: What git ignores, and what no guide needs: rows that are published, and repositories.
-LEFT_OUT = shutil.ignore_patterns(
-    "*.egg-info", ".*", "__pycache__", "_build", "_runs", "benchmarks", "results", "venv"
+#: The project, but for its rows and whatever else may lie beside them.
+PARTS = (
+    "erasus_nb",
+    "notebooks",
+    "tests",
+    "docs",
+    "README.md",
+    "intro.md",
+    "_toc.yml",
+    "_config.yml",
+    "pyproject.toml",
+    "references.bib",
 )
+IGNORED = shutil.ignore_patterns(".*", "__pycache__")
 
 
 def page(name: str) -> str:
@@ -42,18 +55,24 @@ def placed(text: str) -> dict[str, str]:
 
 def copied(folder: Path) -> Path:
     """A copy of the project."""
-    return Path(shutil.copytree(ROOT, folder / "project", ignore=LEFT_OUT))
+    project = folder / "project"
+    project.mkdir()
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, project / part, ignore=IGNORED)
+        else:
+            shutil.copy(ROOT / part, project / part)
+    return project
 
 
-def files(root: Path) -> dict[str, bytes]:
-    """Every file of a project by its path, but for what git ignores."""
+def files(project: Path) -> dict[str, bytes]:
+    """Every file of a project by its path, but for those that its .gitignore names."""
     found = {}
-    for folder, inside, names in os.walk(root):
-        ignored = LEFT_OUT(folder, [*inside, *names])
-        inside[:] = [name for name in inside if name not in ignored]
-        for name in set(names) - ignored:
-            path = Path(folder, name)
-            found[path.relative_to(root).as_posix()] = path.read_bytes()
+    for path in project.rglob("*"):
+        place = path.relative_to(project)
+        made = place.parts[0] in ("_build", "_runs", "results") or "__pycache__" in place.parts
+        if path.is_file() and not made and not any(part.startswith(".") for part in place.parts):
+            found[place.as_posix()] = path.read_bytes()
     return found
 
 
@@ -108,7 +127,7 @@ def test_a_workload_is_added_as_the_guide_says_and_gets_its_board(workload):
     project, before = workload
     (commands,) = blocks(page("add-a-workload"), "bash")
     own, run, board = commands.splitlines()
-    assert re.search(r"^4 passed", follow(project, own), flags=re.MULTILINE)
+    follow(project, own)
     follow(project, run)
     shown = follow(project, board)
     assert "## blobs" in shown and "All 8 gates of the workload are met." in shown
@@ -126,6 +145,60 @@ def test_a_workload_is_added_as_the_guide_says_and_gets_its_board(workload):
 
 
 def test_nothing_else_names_the_guides_workload(workload):
-    project, before = workload
+    _, before = workload
     named = [path for path, text in before.items() if b"blobs" in text]
     assert sorted(named) == ["docs/add-a-workload.md", "tests/test_docs.py"]
+
+
+# ------------------------------------------------------------------ add a strategy
+
+
+def test_a_strategy_is_added_as_the_guide_says_and_gets_its_rows(tmp_path, monkeypatch):
+    project = copied(tmp_path)
+    function, run, say, test = blocks(page("add-a-strategy"), "python")
+    path = project / "notebooks" / "gradient.ipynb"
+    notebook = json.loads(path.read_text("utf-8"))
+    place = next(
+        number
+        for number, each in enumerate(notebook["cells"])
+        if cells.text_of(each).startswith("## What the chart shows")
+    )
+    new = [code(function, "strategy"), code(run), code(say, "remove-input")]
+    for number, each in enumerate(new):
+        each["id"] = f"new-{number}"
+    notebook["cells"][place:place] = new
+    path.write_text(json.dumps(notebook), "utf-8")
+    (project / "tests" / "test_fresh_head.py").write_text(test, "utf-8")
+
+    (commands,) = blocks(page("add-a-strategy"), "bash")
+    running, testing = commands.splitlines()
+    follow(project, running)
+    follow(project, testing)
+    found = rows(project, "synthetic", "gradient")
+    assert list(found) == ["fresh_head"]
+    for row in found["fresh_head"]:
+        assert row.status == "ok" and not row.edited and not row.analogue
+        assert row.cost.examples_read["forget"] == 0 < row.cost.examples_read["retain"]
+    ran = json.loads((project / "_runs" / "gradient.ipynb").read_text("utf-8"))
+    said = [each["outputs"] for each in ran["cells"] if cells.text_of(each) == say]
+    assert "reaches Retrain-Match" in json.dumps(said)
+    monkeypatch.setattr(cells, "NOTEBOOKS", project / "notebooks")
+    assert cells.check("gradient") == []
+
+
+def test_the_strategy_guide_names_everything_that_a_mark_takes():
+    text = page("add-a-strategy")
+    for name in inspect.signature(strategy).parameters:
+        assert f"| `{name}` |" in text, name
+    for name in READABLE:
+        assert f"`{name}`" in text, name
+
+
+def test_the_workload_guide_names_everything_that_is_asked_of_one():
+    text = page("add-a-workload").partition("## Something that is no classifier")[2]
+    asked = {name for name in vars(Workload) if not name.startswith("_")}
+    asked |= {name for name in Workload.__annotations__}
+    given = {"facts", "pictures", "checked_folds", "without", "moved", "made_by"}
+    given |= {"fixed", "published", "remember"}  # of models that others publish; the bench's
+    for name in asked - given:
+        assert re.search(rf"`{name}(\(.*\))?`", text), name
