@@ -454,7 +454,7 @@ class Sources:
         """Hash of all code that the models of a workload depend on.
 
         Args:
-            module: That makes the workload (Workload.made_by).
+            module: The module of the workload, in its folder.
         """
         return self.digest([MODELS, (f"{PACKAGE}.workloads.{module}", "make")])
 
@@ -473,7 +473,7 @@ class Sources:
         """The `code` of a row as these sources would make it; None if they cannot.
 
         Args:
-            module: Module that makes the workload (Workload.made_by).
+            module: The module of the workload (Workload.made_by).
             workload: Its name, by which tuning knows it.
             profile: Name of the sizes.
             page: The notebook, or "reference" for references and controls.

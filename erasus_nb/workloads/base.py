@@ -109,7 +109,7 @@ class Workload(ABC):
         gates: What the workload has to meet before a board means anything (gates.py).
         sentence: What a page says of a strategy here, for `Page.say`; None where the page's
             own sentence fits, which speaks of classifiers.
-        home_of: Pages whose strategies are at home here.
+        in_prose: Whether the pages speak of it: their claims are checked where this is so.
         tuning_seeds: Training seeds on which settings are chosen; no row reports them.
         requests: The kinds of request that it takes.
         stacked: Whether models of several seeds are trained at once.
@@ -132,7 +132,7 @@ class Workload(ABC):
     criteria: Mapping[str, str]
     gates: Sequence[Mapping[str, Any]] = ()
     sentence: str | None = None
-    home_of: Sequence[str] = ()
+    in_prose: bool = False
     tuning_seeds: Sequence[int] = TUNING_SEEDS
     requests: Sequence[str] = ("standard",)
     stacked: bool = False

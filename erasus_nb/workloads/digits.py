@@ -113,4 +113,5 @@ def make(sizes: Sizes, device: torch.device) -> ClassifierWorkload:
         unit_groups=UNITS,
         module=DigitsModel,
         device=device,
+        in_prose=True,
     )

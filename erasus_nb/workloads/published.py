@@ -542,7 +542,7 @@ class PublishedWorkload(TextWorkload):
     template: nn.Module | None = None
     source: Published | None = None
 
-    home_of = ()
+    in_prose = False
     published = True
     gates = PUBLISHED
     #: Only what base training here could leave, and that at a bearable size.

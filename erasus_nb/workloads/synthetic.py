@@ -120,5 +120,5 @@ def make(sizes: Sizes, device: torch.device) -> ClassifierWorkload:
         unit_groups=UNITS,
         module=BenchmarkModel,
         device=device,
-        home_of=HOME_OF,
+        in_prose=True,
     )

@@ -113,7 +113,10 @@ class ClassifierWorkload(Workload):
         classes: Number of classes; chance is 1 / classes.
         model_text, data_text: For readers and board headers.
         unit_groups: The model's prunable hidden layers.
+        module: The model's class, made from a seed and nothing else.
         device: Where everything is computed.
+        remember: Keeps costly tensors by name; the bench puts its cache here.
+        in_prose: Whether the pages' prose speaks of this workload.
     """
 
     name: str
@@ -128,13 +131,10 @@ class ClassifierWorkload(Workload):
     unit_groups: tuple[UnitGroup, ...]
     module: type[nn.Module]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    #: Keeps costly tensors by name; the benchmark puts its cache here.
     remember: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(
         default=lambda name, make: make()
     )
-
-    #: Pages whose strategies are at home here.
-    home_of: Sequence[str] = ()
+    in_prose: bool = False
 
     kind = "classifier"
     gates = CLASSIFIER

@@ -387,7 +387,7 @@ class TextWorkload(Workload):
 
     kind = "text"
     gates = LANGUAGE_MODEL
-    home_of = HOME_OF
+    in_prose = True
     criteria = {
         "C1": "ROUGE-L F1 of continuations",
         "C2": "answers, both phrasings",
