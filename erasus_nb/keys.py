@@ -212,7 +212,10 @@ class Module:
         """What is imported anywhere in the module, inside of functions too."""
         statements = (ast.Import, ast.ImportFrom)
         nodes = [node for node in ast.walk(self.tree) if isinstance(node, statements)]
-        return {wanted for node in nodes for _, wanted in self.bound(node)}
+        found = {wanted for node in nodes for _, wanted in self.bound(node)}
+        # `import a.b` binds `a` and imports both.
+        whole = [alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+        return found | {Reference(name, "") for name in whole}
 
     def text(self, name: str) -> str:
         """What a name is bound to, as a hashable text."""

@@ -281,6 +281,8 @@ class Measuring(Models):
     @cached_property
     def _originals_answers(self) -> dict[int, Tensor]:
         """Seed -> the same as it was before any strategy ran in this process."""
+        if self.load.fixed is not None:  # one model for every seed
+            return dict.fromkeys(self.seeds, self._answer(self.seeds[0]))
         return {seed: self._answer(seed) for seed in self.seeds}
 
     def _is(self, model: nn.Module, state: dict[str, Tensor]) -> bool:

@@ -149,7 +149,7 @@ def test_a_wrapper_that_keeps_the_original_inside_is_no_model_of_the_workload(be
 
 
 def test_a_product_that_is_declared_is_measured_and_says_so(bench, references):
-    facts = dict(reads=("forget", "retain"), product="the original behind a filter")
+    facts = {"reads": ("forget", "retain"), "product": "the original behind a filter"}
     marked = strategy(**ON, **facts)(lambda *a, **k: keeps_the_original_inside(*a, **k))
     for row in run(bench, marked):
         assert row.status == "ok" and row.product == "the original behind a filter"

@@ -191,7 +191,8 @@ def test_a_module_that_was_loaded_is_the_text_it_was_loaded_from(monkeypatch, tm
     (root / f"{name}.ipynb").write_text(json.dumps(notebook), "utf-8")
     monkeypatch.setattr(cells, "NOTEBOOKS", root)
     monkeypatch.setattr(cells, "EXPORTS", tmp_path / "cells")
-    monkeypatch.setattr(keys, "sources", lambda made=keys.Sources(tmp_path): made)
+    sources = keys.Sources(tmp_path)
+    monkeypatch.setattr(keys, "sources", lambda: sources)
     monkeypatch.delitem(sys.modules, f"erasus_cells_{name}", raising=False)
     scrub = cells.strategies(name)["scrub"]
     assert keys.committed(scrub, name)

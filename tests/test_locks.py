@@ -38,7 +38,9 @@ def said():
 
 
 def refusing(name: str):
-    def flock(descriptor, how, number=getattr(errno, name)):
+    number = getattr(errno, name)
+
+    def flock(descriptor, how):
         raise OSError(number, os.strerror(number))
 
     return flock
@@ -87,9 +89,8 @@ def row(name: str, seed: int, key: str = "k") -> records.Row:
 
 
 def test_a_lock_is_held_once_and_given_back(tmp_path):
-    with Lock(tmp_path / "a.lock"):
-        with pytest.raises(Timeout):
-            Lock(tmp_path / "a.lock").acquire(blocking=False)
+    with Lock(tmp_path / "a.lock"), pytest.raises(Timeout):
+        Lock(tmp_path / "a.lock").acquire(blocking=False)
     lock = Lock(tmp_path / "a.lock")
     lock.acquire(blocking=False)
     lock.release()
@@ -214,7 +215,7 @@ def test_the_cache_works_where_nothing_can_be_locked(tmp_path, unlockable, said)
 
 
 FULL = """
-import resource, signal, sys, warnings
+import json, resource, signal, sys, warnings
 from pathlib import Path
 import torch
 from erasus_nb.cache import Cache
@@ -229,7 +230,7 @@ with warnings.catch_warnings(record=True) as said:
         value = cache.one(key, lambda: {"a": torch.arange(10.0**5)})
         assert value["a"].tolist() == list(range(10**5))
     assert cache.one("two", lambda: 1 / 0) is value, "it is kept in memory"
-print([str(each.message) for each in said])
+print(json.dumps([str(each.message) for each in said]))
 """
 
 
@@ -237,7 +238,7 @@ def test_a_cache_that_fills_up_in_the_middle_only_costs_time(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    (said,) = eval(ran.stdout)  # noqa: S307 - the test's own script printed it
+    (said,) = json.loads(ran.stdout)
     assert said.startswith(f"cache {tmp_path} takes no more (") and "in memory alone" in said
     assert {p.name for p in tmp_path.glob("*.safetensors")} == {"small.safetensors"}
     assert not list(tmp_path.glob("*.part"))
