@@ -17,7 +17,7 @@ from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.metrics import rouge_l
 from erasus_nb.profiles import PublishedSizes, Recipe
-from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of
+from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of, strategy
 from erasus_nb.task import Meter
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
@@ -432,6 +432,16 @@ def test_a_whole_row_for_either_architecture(made, tmp_path, architecture):
     content = bench.load.fingerprint
     assert reference.facts["published"]["content"] == content
     assert bench.name == f"text-tofu-{architecture}-{content[:8]}"
+
+
+def test_a_mark_that_names_the_workload_means_published_models_of_it_too(made):
+    @strategy(category="Test", cite="", reads=(), needs=("classes",), analogue=(), on=("text",))
+    def stands_in(model, forget, retain, task, *, seed=0):
+        raise NotApplicable("it is only a test")
+
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    [row] = bench.run(stands_in, keep=False)
+    assert row.analogue and bench.load.name != "text"
 
 
 def test_every_strategy_runs_or_says_why_not(made):
