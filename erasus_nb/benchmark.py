@@ -7,7 +7,8 @@ which settings; what is finished and need not be run again; and what is written 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import ROOT, controls, keys, profiles, records, workloads
+from . import ROOT, controls, keys, profiles, progress, records, workloads
 from .cache import Cache, default_cache
 from .clock import environment
 from .locks import shared
@@ -74,6 +75,11 @@ class Bench(Measuring):
         self.seeds = tuple(self.seeds)
         if not self.seeds:
             raise ValueError("at least one training seed is needed")
+        for_tuning = sorted(set(self.seeds) & set(self.load.tuning_seeds))
+        if self.out is not None and for_tuning:
+            raise ValueError(
+                f"settings were chosen on training seed {for_tuning[0]}, so no row reports it"
+            )
         folder = default_cache() if self.cache is None else self.cache
         self.store = Cache(Path(folder) if folder else None)
         self.asked = self.load.request(self.request, self.folds)
@@ -105,6 +111,28 @@ class Bench(Measuring):
     def row_key(self, code: str, *parts: Any) -> str:
         """The key of a row: its `code`, and everything else that it depends on."""
         return keys.digest("row", code, *parts, self._spec, self.asked.kind, self.asked.folds)
+
+    # ---- what is running
+
+    @contextmanager
+    def _working(
+        self, what: str, total: int | None = None, unit: str = "seed"
+    ) -> Iterator[Callable]:
+        """Show what runs, and the pieces that the code inside names."""
+        with progress.working(f"{what} on {self.name}", total, unit) as step:
+            outer, self.step = self.step, step
+            try:
+                yield step
+            finally:
+                self.step = outer
+
+    def _trained(self, kind: str) -> dict[int, dict[str, Tensor]]:
+        if kind in self._states:
+            return self._states[kind]
+        with self._working("training"):
+            return super()._trained(kind)
+
+    # ---- code
 
     def code_of(self, function: Callable, given: dict[str, Any] | None) -> tuple[str, bool]:
         """The `code` of a strategy's rows here, and whether the file holds other code.
@@ -140,12 +168,14 @@ class Bench(Measuring):
             items = shared(items, writer.turn)
         for name, seeds in items:
             writer.look()
-            if name not in functions:
-                for seed in seeds:
-                    self._reference(writer, name, seed)
+            if name in functions:
+                how = self.full_settings(functions[name])
+                self._rows(writer, functions[name], "control", *how, seeds, None)
                 continue
-            how = self.full_settings(functions[name])
-            self._rows(writer, functions[name], "control", *how, seeds, None)
+            with self._working(name, len(seeds)) as step:
+                for seed in seeds:
+                    step(f"seed {seed}")
+                    self._reference(writer, name, seed)
         writer.look()
         writer.document.gates = self._gates(writer.document)
         writer.flush()
@@ -235,13 +265,15 @@ class Bench(Measuring):
     def _rows(self, writer, function, kind, full, by, seeds, given) -> list[records.Row]:
         name, rows = function.facts.name, []
         code, edited = self.code_of(function, given)
-        for seed in seeds:
-            key = self.row_key(code, full, by, seed)
-            if not writer.has(name, seed, key, self.seeds):
-                facts = {"code": code, "edited": edited, "made": environment(self.device)}
-                row = self.blank_of(function, kind, full, by, seed, key, **facts)
-                writer.add(self.attempt(function, full, row))
-            rows.append(writer.row(name, seed))
+        with self._working(name, len(seeds)) as step:
+            for seed in seeds:
+                step(f"seed {seed}")
+                key = self.row_key(code, full, by, seed)
+                if not writer.has(name, seed, key, self.seeds):
+                    facts = {"code": code, "edited": edited, "made": environment(self.device)}
+                    row = self.blank_of(function, kind, full, by, seed, key, **facts)
+                    writer.add(self.attempt(function, full, row))
+                rows.append(writer.row(name, seed))
         return rows
 
     def model_of(self, function: Callable, seed: int) -> nn.Module:
@@ -296,17 +328,22 @@ class Bench(Measuring):
                 lambda: attacked(self.load.load(state), seed),
             )
 
-        for seed in seeds:
-            found = {kind: reference(kind, seed) for kind in ("original", "retrained")}
-            for function in functions:
-                model = self.model_of(function, seed)
-                if all(p.requires_grad for p in model.parameters()):
-                    found[function.__name__] = attacked(model, seed)
-            for name, values in found.items():
-                for criterion, line in values.items():
-                    curve = curves[criterion].setdefault(name, {})
-                    for number, value in zip(steps, line.tolist(), strict=True):
-                        curve.setdefault(number, []).append(value)
+        with self._working("relearning attack", len(seeds) * (2 + len(functions)), "model") as step:
+            for seed in seeds:
+                found = {}
+                for kind in ("original", "retrained"):
+                    step(f"{kind}, seed {seed}")
+                    found[kind] = reference(kind, seed)
+                for function in functions:
+                    step(f"{function.__name__}, seed {seed}")
+                    model = self.model_of(function, seed)
+                    if all(p.requires_grad for p in model.parameters()):
+                        found[function.__name__] = attacked(model, seed)
+                for name, values in found.items():
+                    for criterion, line in values.items():
+                        curve = curves[criterion].setdefault(name, {})
+                        for number, value in zip(steps, line.tolist(), strict=True):
+                            curve.setdefault(number, []).append(value)
         return curves
 
     def _attack_key(self, *asked: Any) -> str:

@@ -18,7 +18,7 @@ import torch
 from IPython.display import HTML, Markdown, display
 from tqdm import TqdmWarning
 
-from . import ROOT, charts, profiles, records, score, workloads
+from . import ROOT, charts, profiles, progress, records, score, workloads
 from .benchmark import ATTACKED, Bench, plain
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .strategy import NEEDS, settings_of
@@ -75,18 +75,20 @@ def _published(given: dict[str, Any]) -> workloads.Published | None:
 
 def _bench(workload: str, given: dict[str, Any], published) -> Bench:
     seeds = given["seeds"]
+    what = f"{published.model} and {published.data}" if published else workload
     try:
-        return Bench(
-            workload,
-            given["profile"],
-            None if seeds is None else range(seeds),
-            request=given["request"],
-            device=given["device"],
-            out=given["out"],
-            resume=given["resume"],
-            parameters=given,
-            published=published,
-        )
+        with progress.working(f"opening {what}"):
+            return Bench(
+                workload,
+                given["profile"],
+                None if seeds is None else range(seeds),
+                request=given["request"],
+                device=given["device"],
+                out=given["out"],
+                resume=given["resume"],
+                parameters=given,
+                published=published,
+            )
     except ValueError as error:
         raise ParameterError(str(error)) from None
 
@@ -287,7 +289,8 @@ class Page:
                     f"{len(asked.forget) + len(asked.retain)} training examples, {asked.sentence}."
                 )
             )
-            display(bench.load.pictures.request(self._scene(workload)))
+            with progress.working(f"picture of the request on {workload}"):
+                display(bench.load.pictures.request(self._scene(workload)))
             lines = [(s.name, *_measured(s)) for s in (board["original"], board["retrained"])]
             names = [f"{c} {name}" for c, name in bench.load.criteria.items()]
             display(HTML(table(("model", *names), lines)))
@@ -311,7 +314,8 @@ class Page:
         """
         for workload, bench in self.benches.items():
             if function := getattr(bench.load.pictures, picture, None):
-                display(function(self._scene(workload), *what))
+                with progress.working(f"{picture} on {workload}"):
+                    display(function(self._scene(workload), *what))
 
     def chart(self, *own: Callable) -> None:
         """Draw this page's strategies beside references and controls, one chart a workload."""

@@ -383,7 +383,7 @@ class Sources:
         """Hash of all code that the models of a workload depend on.
 
         Args:
-            module: Of the workload, e.g. "digits".
+            module: The module of the workload, in its folder.
         """
         return self.digest([MODELS, (f"{PACKAGE}.workloads.{module}", "make")])
 
@@ -402,7 +402,7 @@ class Sources:
         """The `code` of a row as these sources would make it; None if they cannot.
 
         Args:
-            module: Module of the workload, e.g. "text", or "published".
+            module: The module of the workload (Workload.made_by).
             workload: Its name, by which tuning knows it.
             profile: Name of the sizes.
             page: The notebook, or "reference" for references and controls.

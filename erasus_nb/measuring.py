@@ -61,6 +61,8 @@ class Models:
         """Nothing has been made yet."""
         self._states: dict[str, dict[int, dict[str, Tensor]]] = {}
         self._logs: dict[int, UpdateLog] = {}
+        #: Told which piece of work begins; the bench shows it.
+        self.step: Callable[[str], None] = lambda piece: None
         self.load.remember = lambda name, make: self.store.one(self.record_key(name), make)
 
     # ---- the reference models
@@ -90,6 +92,7 @@ class Models:
 
         def train(places: Sequence[int]) -> list[dict[str, Tensor]]:
             which, seeds = zip(*(wanted[place] for place in places))
+            self.step(f"{which[0]}, seed {', '.join(map(str, dict.fromkeys(seeds)))}")
             logs = [self._new_log(*wanted[place]) for place in places]
             states = self.load.train([ids[k] for k in which], seeds, logs=logs)
             for seed, log, state in zip(seeds, logs, states):
