@@ -161,9 +161,10 @@ def loop(repeats: int = 30) -> None:
 
     from erasus_nb import cells
     from erasus_nb.benchmark import Bench
+    from erasus_nb.measuring import strategy_seed
     from erasus_nb.training import clone, generator
 
-    bench = Bench("synthetic", "laptop", (0,), out=None, cache="")
+    bench, seed = Bench("synthetic", "laptop", (0,), out=None, cache=""), strategy_seed(0)
     original = bench.load.load(bench.originals()[0])
     parts = {
         k: (b["inputs"], b["labels"])
@@ -176,7 +177,7 @@ def loop(repeats: int = 30) -> None:
         return zip(inputs[order].split(size), labels[order].split(size), strict=True)
 
     def bare_ascent(lr, epochs):
-        model, draw = clone(original), generator("forget order", 0)
+        model, draw = clone(original), generator("forget order", seed)
         step = torch.optim.SGD(model.parameters(), lr)
         for _ in range(epochs):
             for inputs, labels in batches("forget", draw):
@@ -194,7 +195,7 @@ def loop(repeats: int = 30) -> None:
         )
         ids = bench.asked.retain["ids"]
         for epoch in range(epochs):
-            order = epoch_order(ids, epoch, ("fine_tune", 0))
+            order = epoch_order(ids, epoch, ("fine_tune", seed))
             for x, y in zip(inputs[order].split(32), labels[order].split(32), strict=True):
                 step.zero_grad(set_to_none=True)
                 F.cross_entropy(model(x), y).backward()

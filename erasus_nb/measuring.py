@@ -198,7 +198,11 @@ class Models:
 
 
 class Measuring(Models):
-    """Runs a strategy on the original of one seed, and measures what comes out."""
+    """Runs a strategy on the original of one seed, and measures what comes out.
+
+    Attributes:
+        workload: The name by which marks know the workload; what is published has others.
+    """
 
     def prepare(self) -> None:
         """Nothing has been made or measured yet."""
@@ -322,7 +326,7 @@ class Measuring(Models):
             seed,
             key,
             strategy=facts.name,
-            analogue=facts.form_on(self.load.name, self.load.provides) == "analogue",
+            analogue=facts.form_on(self.workload, self.load.provides) == "analogue",
             settings=plain(full),
             settings_chosen_by=by,
             departures=list(facts.departures),

@@ -137,9 +137,11 @@ def battery(
     random: bool = True,
     settings: Mapping[str, Any] | None = None,
     where: Setting | None = None,
-    same_architecture: bool = True,
 ) -> None:
     """Check the whole contract of one marked strategy.
+
+    What comes back must be a plain model like the original, unless the strategy's mark says
+    that its product is something else.
 
     Args:
         zero_strength: Settings, or several of them, under which the strategy must give
@@ -148,7 +150,6 @@ def battery(
         settings: What differs from the defaults in every run but the one that checks
             that the defaults do something.
         where: The situation; by default `setting()`.
-        same_architecture: False for a strategy whose model is by nature another module.
     """
     where, settings = where or setting(), dict(settings or {})
     name = function.__name__
@@ -156,7 +157,7 @@ def battery(
     if isinstance(zero_strength, Mapping):
         zero_strength = (zero_strength,)
 
-    first = _first_run(function, settings, where, same_architecture)
+    first = _first_run(function, settings, where)
     again = _in_another_world(function, settings, where)
     assert same_weights(first, again), (
         f"{name}: the same seed gave another result (does it use a global generator?)"
@@ -176,9 +177,7 @@ def battery(
     assert not same_weights(defaults, start), f"{name}: its defaults change nothing"
 
 
-def _first_run(
-    function: Callable, settings: Mapping, where: Setting, same_architecture: bool
-) -> dict[str, Tensor]:
+def _first_run(function: Callable, settings: Mapping, where: Setting) -> dict[str, Tensor]:
     """One run with everything around it watched; returns the unlearned weights."""
     name, reads = function.__name__, function.facts.reads
     model, forget, retain = where.model(), where.forget(reads), where.retain(reads)
@@ -199,7 +198,7 @@ def _first_run(
     old = {place(t) for t in model.state_dict().values()}
     shared = [n for n, t in new.state_dict().items() if place(t) in old]
     assert not shared, f"{name}: {shared} share memory with the input"
-    if same_architecture:
+    if not function.facts.product:
         check_same_architecture(name, new, model)
 
     for split, part in ((forget, "forget"), (retain, "retain")):

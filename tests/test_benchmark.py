@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import linecache
 import os
 import signal
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 import torch
 from filelock import FileLock, Timeout
 
-from erasus_nb import benchmark, controls, records, score, workloads
-from erasus_nb.benchmark import Bench, Cache, shared, source_of
+from erasus_nb import controls, measuring, provenance, records, score, workloads
+from erasus_nb.benchmark import Bench, Cache
+from erasus_nb.keys import live_code
+from erasus_nb.locks import shared
 from erasus_nb.profiles import PROFILES
 from erasus_nb.strategy import MissingRecord, Unlearned, strategy
 from erasus_nb.training import same_weights
@@ -60,14 +63,19 @@ def reports_nan_loss(model, forget, retain, task, *, seed=0):
     return Unlearned(copy.deepcopy(model), {"forget": [0.1, float("inf")]})
 
 
-@strategy(**ON, reads=())
+@strategy(**ON, reads=(), product="a smaller network")
 def answers_five_classes(model, forget, retain, task, *, seed=0):
     return Unlearned(torch.nn.Linear(32, 5))
 
 
-@strategy(**ON, reads=())
+@strategy(**ON, reads=(), product="another network")
 def takes_other_inputs(model, forget, retain, task, *, seed=0):
     return Unlearned(torch.nn.Linear(7, 10))
+
+
+@strategy(**ON, reads=())
+def has_other_weights(model, forget, retain, task, *, seed=0):
+    return Unlearned(torch.nn.Linear(32, 10))
 
 
 @strategy(**ON, reads=())
@@ -150,6 +158,7 @@ def test_the_retrained_model_is_at_no_distance_from_itself(cache):
         (reports_nan_loss, "diverged", "forget loss"),
         (answers_five_classes, "error", "(5,), not (10,)"),
         (takes_other_inputs, "error", "cannot be measured"),
+        (has_other_weights, "error", "product is more than weights says so in its mark"),
         (returns_a_bare_model, "error", "Unlearned"),
         (edits_its_input, "error", "changed the model it was given"),
         (peeks_at_retain, "error", "does not declare"),
@@ -170,8 +179,8 @@ def test_logs_are_recorded_for_several_seeds_at_once_and_forgotten(cache, monkey
         made.append(list(finals))
         return {seed: f"log of {seed}" for seed in finals}
 
-    monkeypatch.setattr(benchmark.provenance, "update_logs", record)
-    monkeypatch.setattr(benchmark.provenance, "logs_at_once", lambda load: 2)
+    monkeypatch.setattr(provenance, "update_logs", record)
+    monkeypatch.setattr(provenance, "logs_at_once", lambda load: 2)
     bench = smoke(cache, seeds=(0, 1, 2))
     assert [bench.update_log(seed) for seed in (0, 1, 2)] == ["log of 0", "log of 1", "log of 2"]
     assert made == [[0, 1], [2]]
@@ -182,7 +191,7 @@ def test_a_record_that_cannot_be_made_is_a_row_with_its_reason(cache, monkeypatc
     def lost(*arguments):
         raise MissingRecord("the log was not kept")
 
-    monkeypatch.setattr(benchmark.provenance, "update_logs", lost)
+    monkeypatch.setattr(provenance, "update_logs", lost)
     assert reason_of(cache, wants_a_log) == ("error", "MissingRecord: the log was not kept")
 
 
@@ -212,8 +221,11 @@ def test_an_unmarked_function_and_an_unknown_setting_are_refused(cache):
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """A board of the laptop workload at four seeds with four impostors entered as strategies."""
-    bench = Bench("synthetic", "laptop", range(4), out=None, cache=tmp_path_factory.mktemp("c"))
+    """A board of the laptop workload with four impostors entered as strategies.
+
+    At the profile's own seeds: one network in a few guesses a good part of the test data right.
+    """
+    bench = Bench("synthetic", "laptop", out=None, cache=tmp_path_factory.mktemp("c"))
     document = bench.references()
     rows = []
     impostors = {
@@ -319,33 +331,65 @@ def _other():
     return 2
 
 
-def test_the_source_behind_a_key_follows_the_functions_that_are_used():
-    text = source_of(_second)
-    assert "def _first" in text and "def _other" not in text
+@strategy(**ON, reads=())
+def uses_helpers(model, forget, retain, task, *, seed=0):
+    return _second()
 
 
-class _Bag:
-    """Holds a number; stands for a class in a notebook's cell."""
+@pytest.mark.parametrize("helper, counts", [("_first", True), ("_second", True), ("_other", False)])
+def test_the_code_behind_a_row_follows_the_functions_that_are_used(monkeypatch, helper, counts):
+    before = live_code(uses_helpers)
+    assert live_code(uses_helpers) == before
 
+    def changed():
+        return 3
+
+    monkeypatch.setitem(globals(), helper, changed)
+    assert (live_code(uses_helpers) != before) == counts
+
+
+CELLS = """
+class Bag:
+    "Holds a number."
     size: int = 3
 
     def double(self):
-        return _first() * 2 * self.size
+        return first() * 2 * self.size
 
 
-def _uses_a_class():
-    return _Bag().double()
+def first():
+    return 1
 
 
-def test_a_class_counts_by_its_methods_and_fields_even_without_a_source_file(monkeypatch):
-    text = source_of(_uses_a_class)
-    assert "def double" in text and "def _first" in text and "size" in text
-    # A class of a kernel: its module has no file, so inspect finds no class source.
-    monkeypatch.setattr(_Bag, "size", 4)
-    assert source_of(_uses_a_class) != text
-    monkeypatch.setattr(sys.modules[__name__], "__file__", None)
-    monkeypatch.setattr(_Bag, "size", 3)
-    assert source_of(_uses_a_class) == text
+@strategy(category="Test", cite="", reads=())
+def uses_a_class(model, forget, retain, task, *, seed=0):
+    return Bag().double()
+"""
+
+
+@pytest.mark.parametrize(
+    "old, new, counts",
+    [
+        ("", "", False),
+        ("Holds a number", "Holds another", False),
+        ("size: int = 3", "size: int = 4", True),
+        ("* 2 *", "* 3 *", True),
+        ("return 1", "return 5", True),
+    ],
+)
+def test_a_class_counts_by_its_methods_and_fields_even_without_a_source_file(old, new, counts):
+    # As a kernel runs cells: their module has no file, so inspect finds no class source.
+    def code(text, file):
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        scope = {"__name__": "cells_of_a_kernel", "strategy": strategy}
+        exec(compile(text, file, "exec"), scope)
+        try:
+            return live_code(scope["uses_a_class"])
+        finally:
+            del linecache.cache[file]
+
+    before, after = code(CELLS, "<cell 1>"), code(CELLS.replace(old, new), "<cell 2>")
+    assert (before != after) == counts
 
 
 KILLED = """
@@ -575,7 +619,7 @@ def test_a_second_bench_trains_nothing(cache, monkeypatch):
 
 
 def test_the_model_that_was_measured_is_the_one_that_is_attacked(cache, monkeypatch):
-    monkeypatch.setattr(benchmark, "ATTACKED", 1)
+    monkeypatch.setattr(measuring, "ATTACKED", 1)
     bench = smoke(cache, seeds=(0, 1))
     bench.run(honest_small_step, keep=False)
     bench.run(honest_small_step, settings={"lr": 0.5}, keep=False)  # other rows
@@ -628,10 +672,10 @@ def test_an_attack_takes_the_steps_of_its_workload(cache):
 
 RISE = """
 import torch
-from erasus_nb.benchmark import _PeakMemory
+from erasus_nb.clock import PeakMemory
 freed = [torch.zeros(2**18) for _ in range(200)]  # a MiB each
 del freed
-memory = _PeakMemory("cpu")
+memory = PeakMemory("cpu")
 taken = [torch.zeros(2**18) for _ in range(100)]
 print(memory.rise_mb())
 """

@@ -9,7 +9,7 @@ import sys
 import fabricate
 import pytest
 
-from erasus_nb import book, score
+from erasus_nb import book, score, tables
 from erasus_nb.strategy import NotApplicable, Unlearned, strategy
 
 ON = dict(category="Test", cite="", on=("synthetic",))
@@ -180,11 +180,20 @@ def test_a_claim_is_checked_where_rows_can_carry_it(page, monkeypatch):
     page.claim("two seeds carry no claim", false)
     assert not asked
     monkeypatch.setattr(book, "CLAIM_SEEDS", 2)
-    page.claim("about another workload", false, workload="digits")
+    page.claim("about language models", false, where="tokens")
+    page.home = "digits"
+    page.claim("about the page's own workload", false, where="home")
     assert not asked
     with pytest.raises(AssertionError, match="not true on synthetic: the sentence"):
         page.claim("the sentence", false)
+    with pytest.raises(AssertionError, match="not true on synthetic"):
+        page.claim("of all there are", false, where="everywhere")
+    page.home = "synthetic"
+    with pytest.raises(AssertionError, match="not true on synthetic"):
+        page.claim("of the page's own", false, where="home")
     page.claim("true", lambda board: board["ensemble"].rm.mean < 101)
+    with pytest.raises(ValueError, match="home, everywhere or a need, got 'digits'"):
+        page.claim("nowhere", false, where="digits")
 
 
 def test_your_own_strategy_writes_no_row(page, tmp_path):
@@ -193,7 +202,8 @@ def test_your_own_strategy_writes_no_row(page, tmp_path):
 
 
 def test_cells_of_tables_are_escaped_and_absence_is_a_dash():
-    assert "<script>" not in book._table(("a",), [("<script>",)])
+    assert "<script>" not in tables.table(("a",), [("<script>",)])
     assert book._interval(None) == "—"
     assert book._interval(score.Interval(1.25, 1.25, 1.25, 1), 1) == "1.2 (1 seed)"
-    assert book._number(-0.001) == "0.00"
+    assert tables.number(-0.001) == "0.00"
+    assert tables.number(None) == tables.number(float("nan")) == "—"

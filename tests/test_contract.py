@@ -12,8 +12,8 @@ from erasus_nb.strategy import DataAccessError, Unlearned, strategy
 from erasus_nb.training import clone, generator
 
 
-def mark(function, reads=("forget", "retain")):
-    return strategy(category="Test", cite="", reads=reads, on=())(function)
+def mark(function, reads=("forget", "retain"), product=""):
+    return strategy(category="Test", cite="", reads=reads, product=product)(function)
 
 
 def shake(model, draw, size=1e-3):
@@ -117,6 +117,29 @@ def loses_itself(model, forget, retain, task, *, seed=0):
 
 def returns_a_bare_model(model, forget, retain, task, *, seed=0):
     return sound(model, forget, retain, task, seed=seed).model
+
+
+class Pair(torch.nn.Module):
+    """Two models whose answers are averaged."""
+
+    def __init__(self, *models):
+        super().__init__()
+        self.models = torch.nn.ModuleList(models)
+
+    def forward(self, inputs):
+        return sum(model(inputs) for model in self.models) / 2
+
+
+def returns_two_models(model, forget, retain, task, *, seed=0):
+    losses(task, model, forget, retain)
+    draw = generator("two", seed)
+    return Unlearned(Pair(shake(model, draw), shake(model, draw)).train(model.training))
+
+
+def test_only_a_product_may_be_another_module_than_the_original():
+    with pytest.raises(AssertionError, match="it returned a Pair"):
+        battery(mark(returns_two_models))
+    battery(mark(returns_two_models, product="an ensemble of two"))
 
 
 @pytest.mark.parametrize(

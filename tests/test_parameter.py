@@ -594,8 +594,9 @@ def test_resetting_every_layer_is_retraining_to_the_last_bit(workload, epochs):
     where, seed = setting(workload), 0
     task = where.task()
     recipe = replace(task.recipe, epochs=epochs or task.recipe.epochs)
-    retrained = task.new_model(seed)
-    fit(retrained, task, where.retain(), recipe, seed)
+    retrained = where.model()
+    retrained.load_state_dict(task.initial_weights())
+    fit(retrained.train(), task, where.retain(), recipe, seed)
     layers, settings = (len(task.blocks(where.original)), {"mode": "eu", "epochs": epochs})
     new = weights_of(where, page.layer_freezing, k=layers, **settings)
     assert same_weights(new, retrained.state_dict())

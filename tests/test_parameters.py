@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from erasus_nb import ROOT, book, parameters, records
+from erasus_nb.benchmark import Bench
 from erasus_nb.parameters import Declared, ParameterError, check_notebook, convert, declared
 
 PAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -96,7 +97,6 @@ def started(**given):
         (dict(workloads=["mnist"]), "no workload 'mnist'; there are synthetic, digits"),
         (dict(strategies="scrub"), "no strategy 'scrub'; there are ensemble"),
         (dict(profile="huge"), "no profile 'huge'; there are smoke, laptop, full"),
-        (dict(request="all"), "no request 'all'; there are standard, most, random, least"),
         (dict(device="tpu"), "no device 'tpu'; there are cpu, cuda"),
         (dict(seeds=0), "seeds must be at least 1; got 0"),
         (dict(seeds="many"), "seeds must be a whole number; got 'many'"),
@@ -106,6 +106,23 @@ def test_a_page_refuses_before_any_work(given, words, monkeypatch):
     monkeypatch.setattr(book, "Bench", lambda *a, **k: pytest.fail("work had begun"))
     with pytest.raises(ParameterError, match=words):
         started(**given)
+
+
+@pytest.mark.parametrize(
+    "workload, request_, words",
+    [
+        ("synthetic", "all", "one of standard, most, random, least, got 'all'"),
+        ("text", "most", "the standard request only, not most"),
+    ],
+)
+def test_a_request_that_a_workload_does_not_take_is_refused_before_any_work(
+    workload, request_, words, monkeypatch
+):
+    # Which requests there are, the workload says: it is built first, and nothing else is done.
+    monkeypatch.setattr(Bench, "originals", lambda self: pytest.fail("work had begun"))
+    monkeypatch.setattr(book, "display", lambda thing: pytest.fail("something was shown"))
+    with pytest.raises(ParameterError, match=words):
+        started(workloads=[workload], request=request_)
 
 
 def test_cuda_without_a_gpu_says_so(monkeypatch):

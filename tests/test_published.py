@@ -17,7 +17,7 @@ from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.metrics import rouge_l
 from erasus_nb.profiles import PublishedSizes, Recipe
-from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of
+from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of, strategy
 from erasus_nb.task import Meter
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
@@ -400,10 +400,11 @@ def test_names_are_looked_for_before_any_work(made):
     bench = Bench("text", "smoke", out=None, cache="", published=source(made))
     function = cells.strategies("llm")["embedding_alignment"]
     sets = (Split(k, getattr(bench.asked, k)) for k in ("forget", "retain"))
-    task = bench.load.task()
+    meter = Meter()
+    task = bench.load.task(meter=meter)
     with pytest.raises(NotApplicable, match="mark no names"):
         function(bench.load.start_model(0), *sets, task, **settings_of(function))
-    assert task.meter.passes == 0
+    assert meter.passes == 0
 
 
 def test_without_a_start_token_only_the_first_place_starts_a_text(made):
@@ -431,6 +432,16 @@ def test_a_whole_row_for_either_architecture(made, tmp_path, architecture):
     content = bench.load.fingerprint
     assert reference.facts["published"]["content"] == content
     assert bench.name == f"text-tofu-{architecture}-{content[:8]}"
+
+
+def test_a_mark_that_names_the_workload_means_published_models_of_it_too(made):
+    @strategy(category="Test", cite="", reads=(), needs=("classes",), analogue=(), on=("text",))
+    def stands_in(model, forget, retain, task, *, seed=0):
+        raise NotApplicable("it is only a test")
+
+    bench = Bench("text", "smoke", out=None, cache="", published=source(made))
+    [row] = bench.run(stands_in, keep=False)
+    assert row.analogue and bench.load.name != "text"
 
 
 def test_every_strategy_runs_or_says_why_not(made):
