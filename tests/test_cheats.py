@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from erasus_nb import benchmark, records, score
+from erasus_nb import ROOT, benchmark, cells, records, score, selection
 from erasus_nb.benchmark import Bench
-from erasus_nb.strategy import Split, Unlearned, strategy
+from erasus_nb.strategy import NotApplicable, Split, Unlearned, strategy
 from erasus_nb.task import Counting, Meter
 from erasus_nb.training import clone, fit, same_weights
 
@@ -464,6 +464,30 @@ def test_an_honest_strategy_is_measured_as_the_model_that_it_returned(bench):
         assert values(row) == {name: each.value for name, each in measured.items()}
         assert row.divergence_to_retrained == bench._divergences(probabilities)
         assert row.weights_changed and not row.edited and row.product == ""
+
+
+@pytest.mark.parametrize("page", selection.categories(ROOT))
+def test_weights_in_a_fresh_model_measure_as_the_strategies_of_a_page_returned_them(bench, page):
+    small = Bench("synthetic", "smoke", (0,), cache=bench.store.folder, out=None)
+    compared = 0
+    for function in cells.strategies(page).values():
+        if function.facts.form_on("synthetic", small.load.provides) is None:
+            continue
+        try:
+            unlearned = small.unlearn(function, 0, small.full_settings(function)[0])[0]
+        except NotApplicable:
+            continue
+        product = small.product_of(function, unlearned)
+        if function.facts.product:
+            assert product is unlearned.model
+            continue
+        assert product is not unlearned.model
+        found, expected = (
+            small.load.measure(model, small.asked) for model in (product, unlearned.model)
+        )
+        assert found[0] == expected[0] and torch.equal(found[1], expected[1]), function.__name__
+        compared += 1
+    assert compared
 
 
 def test_no_cheat_stands_where_retraining_stands(bench, references):
