@@ -360,7 +360,7 @@ def test_numbers_in_prose_are_the_boards_numbers(project):
 
     folder = put(project, "laptop")
     facts = sphinx_runs.substitutions(project)
-    board = score.boards(folder)["synthetic"]
+    board = score.boards(folder, project)["synthetic"]
     assert board.gates_passed
     assert facts["n_strategies_synthetic"] == str(len(fabricate.STRATEGIES))
     assert facts["seeds_synthetic"] == "5"
