@@ -34,7 +34,8 @@ MARKS = """
 from types import SimpleNamespace
 def strategy(**facts):
     def mark(function):
-        function.facts = SimpleNamespace(analogue_on=(), **facts)
+        runs = lambda workload, provides: "native" if workload in facts["on"] else None
+        function.facts = SimpleNamespace(form_on=runs, **facts)
         return function
     return mark
 """
@@ -70,7 +71,16 @@ def page(name, *more):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def scratch(monkeypatch):
+    """A place of this test's own for temporary files; its name is short, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="e") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, scratch):
     """A project with two pages and a leaderboard in a folder of its own."""
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(cli, "ROOT", tmp_path)
