@@ -221,12 +221,19 @@ def board(args: argparse.Namespace) -> int:
     """Print the boards computed from a folder of rows."""
     from . import score
 
-    boards = score.boards(_folder(args.rows))
+    rows = selection.usable(_folder(args.rows), ROOT)
+    boards = score.boards_of(rows)
     if args.workload is not None and args.workload not in boards:
+        aside = rows.left_aside(args.workload) if args.workload in rows.aside else ""
         raise Refused(
             f"these rows have no workload {args.workload!r}; there are {', '.join(boards)}"
+            + (f". {aside}" if aside else "")
         )
     shown = [found for name, found in boards.items() if args.workload in (None, name)]
+    # A board says itself what it leaves aside; a workload without one cannot.
+    silent = [name for name in rows.aside if name not in boards]
+    for name in silent if args.workload is None else ():
+        print(f"{name} has no board: {rows.left_aside(name)}", file=sys.stderr)
     as_text = {
         "md": lambda *some: "\n".join(map(score.markdown, some)),
         "csv": score.csv_text,
@@ -313,19 +320,32 @@ def publish(args: argparse.Namespace) -> int:
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise Refused(f"not published: {wrong[0]}{more}")
-    target = ROOT / "results" / selection.PUBLISHED
-    # All or nothing: whoever looks meanwhile sees the old rows or the new ones.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publish-") as aside:
-        fresh, old = Path(aside) / "fresh", Path(aside) / "old"
-        for workload, documents in rows.documents.items():
+    try:
+        _replace(ROOT / "results" / selection.PUBLISHED, rows.documents)
+    except OSError as error:
+        raise Refused(f"not published: results/ cannot be written ({error.strerror})") from error
+    return 0
+
+
+def _replace(target: Path, found: dict[str, list[records.Document]]) -> None:
+    """All or nothing: whoever looks meanwhile sees the old rows or the new ones."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publish-") as scratch:
+        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+        paths = []
+        for workload, documents in found.items():
             for document in documents:
-                path = fresh / workload / f"{document.category}.json"
-                records.write(path, document)
-                print((target / path.relative_to(fresh)).relative_to(ROOT))
+                paths.append(fresh / workload / f"{document.category}.json")
+                records.write(paths[-1], document)
         if target.exists():
             target.rename(old)
-        fresh.rename(target)
-    return 0
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+    for path in paths:
+        print((target / path.relative_to(fresh)).relative_to(ROOT))
 
 
 # ------------------------------------------------------------------ the command line

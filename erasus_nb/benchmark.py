@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import ROOT, controls, keys, profiles, progress, records, workloads
+from . import ROOT, controls, keys, progress, records, workloads
 from .cache import Cache, default_cache
 from .clock import environment
 from .locks import shared
@@ -27,9 +27,6 @@ from .training import clone, generator, optimizer
 from .writer import Writer
 
 __all__ = ["ATTACKED", "Bench", "Cache", "environment", "plain", "tuned", "tuned_settings"]
-
-#: Strategies whose step size is that of something else than the model's weights.
-_STEPS_OF_THEIR_OWN = ("mask_based",)
 
 _Writer = Writer
 
@@ -233,34 +230,14 @@ class Bench(Measuring):
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
         if function in controls.on(self.load.provides):
-            return self._scaled(function, {}), "fixed fractions of the base recipe"
-        chosen, by = tuned_settings(function, self.workload)
-        if not self.load.published:
-            return chosen, by
-        return self._scaled(function, chosen), (
-            f"{by}, all on the small model of `{self.workload}`; step sizes scaled by the "
-            "ratio of the base step sizes; nothing was tuned on this model"
-        )
+            by = "fixed fractions of the base recipe"
+            return self.load.adapted(function, {}, by)[0], by
+        return self.load.adapted(function, *tuned_settings(function, self.workload))
 
     def full_settings(self, function: Callable) -> tuple[dict[str, Any], str]:
         """Every setting of a row of this strategy, control or baseline here, and who chose it."""
         chosen, by = self.chosen(function)
         return {**settings_of(function), **chosen}, by
-
-    def _scaled(self, function: Callable, chosen: dict[str, Any]) -> dict[str, Any]:
-        """Settings with the step sizes of a published model, where it is one."""
-        if not self.load.published:
-            return chosen
-        small = profiles.sizes_of("laptop", self.workload).recipe.lr
-        share, full = (self.load.sizes.recipe.lr / small, {**settings_of(function), **chosen})
-        scaled = {}
-        if function.__name__ in _STEPS_OF_THEIR_OWN:
-            return chosen
-        if isinstance(full.get("lr"), float):
-            scaled["lr"] = full["lr"] * share
-        if full.get("lrs"):
-            scaled["lrs"] = tuple(lr * share for lr in full["lrs"])
-        return {**chosen, **scaled}
 
     def _rows(self, writer, function, kind, full, by, seeds, given) -> list[records.Row]:
         name, rows = function.facts.name, []

@@ -347,10 +347,12 @@ class Sources:
         """Read the pages and the tuned settings again: both may be edited while a kernel runs."""
         folder = self.root / "notebooks"
         found = {PAGE + p.stem: p.read_text("utf-8") for p in folder.glob("[!.]*.ipynb")}
-        self._tuned = {
-            path.stem: json.loads(path.read_text("utf-8"))
-            for path in (folder / "tuned").glob("[!.]*.json")
-        }
+        self._tuned = {}
+        for path in (folder / "tuned").glob("[!.]*.json"):
+            try:
+                self._tuned[path.stem] = json.loads(path.read_text("utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path}: is not JSON ({error})") from error
         if found == self._pages:
             return
         for name in self._pages:

@@ -928,10 +928,7 @@ def boards(folder: str | Path, root: str | Path = ROOT) -> dict[str, Board]:
         records.RecordError: a file cannot be used; it is named. Or no row there was made with
             the code that is here.
     """
-    rows = selection.load(folder, root)
-    if rows.aside and not rows.documents:
-        raise records.RecordError(f"{folder}: {rows.left_aside()}")
-    return boards_of(rows)
+    return boards_of(selection.usable(folder, root))
 
 
 def boards_of(rows: selection.Rows) -> dict[str, Board]:
@@ -1216,7 +1213,8 @@ def csv_text(*boards: Board) -> str:
     measured = sorted({name for b in boards for s in b.standings for name in s.metrics})
     intervals += measured
     header = ["workload", "profile", "gates_passed", "strategy", "kind", "category"]
-    header += ["analogue", "status", "reason", "seeds", "missing_seeds", "seeds_left_out"]
+    header += ["analogue", "product", "status", "reason"]
+    header += ["seeds", "missing_seeds", "seeds_left_out", "rows_left_aside"]
     header += ["rank_low", "rank_high", "tier"]
     header += ["flags", "seconds", "time_ratio", "pass_ratio", "peak_memory_mb"]
     header += ["extra_storage_bytes"]
@@ -1232,11 +1230,12 @@ def csv_text(*boards: Board) -> str:
         writer.writerow(
             [board.workload, board.profile, board.gates_passed]
             + [s.name, s.kind, s.category]
-            + [s.analogue, s.status, s.reason, len(s.seeds)]
+            + [s.analogue, s.product, s.status, s.reason, len(s.seeds)]
             + [
                 " ".join(map(str, found))
                 for found in (board.missing.get(s.name, ()), board.left_out)
             ]
+            + [board.left_aside]
             + [
                 *(s.rank or (None, None)),
                 s.tier,

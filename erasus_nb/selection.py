@@ -44,8 +44,10 @@ def controls() -> list[str]:
 #: Why a row is left aside.
 EDITED = "ran with a strategy that had been edited"
 OTHER = "were made with other code, settings or sizes than those that are here"
-NOBODY = "are of strategies that no page here defines"
-SILENT = "do not say with which code they were made"
+NOBODY = "are of strategies that their page does not define"
+MISPLACED = "stand in a document where rows of their kind do not belong"
+NOWHERE = "are of a workload or profile that is not here"
+SILENT = "do not say where and with which code they were made"
 
 
 @dataclass
@@ -87,22 +89,31 @@ def _sources(root: Path) -> keys.Sources:
     return keys.sources() if root == ROOT else keys.Sources(root)
 
 
+def _fits(row: records.Row, document: records.Document) -> bool:
+    """Whether a row is of the kind that its document holds."""
+    if document.category != "reference":
+        return row.kind == "strategy" and row.category.lower() == document.category
+    return row.kind == "control" or row.kind == row.strategy
+
+
 def _objection(row: records.Row, document: records.Document, sources: keys.Sources) -> str | None:
     """Why a row does not belong to the code that is here; None if it does."""
     if row.edited:
         return EDITED
-    if not row.code or row.made is None:
+    facts, page = document.facts, document.category
+    if not row.code or row.made is None or not isinstance(facts.get("made_by"), str):
         return SILENT
-    facts, reference = document.facts, row.kind in ("original", "retrained")
-    wanted = sources.row_code(
-        facts.get("made_by", ""),
-        facts.get("workload", document.workload),
-        document.profile,
-        document.category,
-        None if reference else row.strategy,
-    )
+    if not _fits(row, document):
+        return MISPLACED
+    where = facts["made_by"], str(facts.get("workload", document.workload)), document.profile
+    wanted = sources.row_code(*where, "reference")
     if wanted is None:
-        return NOBODY
+        return NOWHERE
+    if row.kind in ("control", "strategy"):
+        place = sources.place_of(page, row.strategy)
+        if place is None or place[0].startswith(keys.PAGE) != (row.kind == "strategy"):
+            return NOBODY
+        wanted = sources.row_code(*where, page, row.strategy)
     return None if wanted == row.code else OTHER
 
 
@@ -147,6 +158,18 @@ def load(folder: str | Path, root: str | Path = ROOT) -> Rows:
     return rows
 
 
+def usable(folder: str | Path, root: str | Path = ROOT) -> Rows:
+    """The same, where no rows at all are worth an error.
+
+    Raises:
+        RecordError: a file cannot be used; it is named. Or all rows there are left aside.
+    """
+    rows = load(folder, root)
+    if rows.aside and not rows.documents:
+        raise records.RecordError(f"{folder}: nothing is of the code here. {rows.left_aside()}")
+    return rows
+
+
 # ------------------------------------------------------------------ complete runs
 
 
@@ -186,12 +209,12 @@ def unfinished(folder: Path, pages: list[str]) -> list[str]:
     A complete run has a document of every strategy page. On each workload it has the
     reference rows, every control among them; and a page that has a document there has a row
     of each strategy it defines, at every seed of the reference rows, made with the code that
-    is here. The strategies are read
-    from the pages of the project that the folder is in (`results/<profile>`). A file that
-    cannot be used makes a run incomplete too.
+    is here. The strategies are read from the pages of the project that the folder is in
+    (`results/<profile>`). A file that cannot be used makes a run incomplete too.
     """
     documents, lacking = _read(folder)
     sources = _sources(folder.absolute().parents[1])
+    sources.look()
     documents = {place: current(document, sources)[0] for place, document in documents.items()}
     if not documents and not lacking:
         return ["any rows"]

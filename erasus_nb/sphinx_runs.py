@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What every number says where no row answers for it.
+#: What every number says where no row answers for it, and where rows of other code would.
 UNKNOWN = "not measured yet"
+STALE = "not measured with the code that is here"
 NO_ROWS = "*No rows yet: `make book` measures them.*"
 
 
@@ -162,9 +163,11 @@ def _depends_on(app, docname: str) -> list[Path]:
     """Files outside the source tree that a page is made of."""
     root = Path(app.srcdir)
     if docname in app.config.erasus_live:
-        package = Path(__file__).parent.rglob("[!.]*.py")
-        folders = records.folders(root / app.config.erasus_results).values()
-        return sorted([*(path for folder in folders for path in records.paths(folder)), *package])
+        # Which rows belong to the code that is here is read from the pages and the tuned settings.
+        code = [Path(__file__).parent.rglob("[!.]*.py"), (root / "notebooks").glob("[!.]*.ipynb")]
+        code.append((root / "notebooks" / "tuned").glob("[!.]*.json"))
+        rows = map(records.paths, (root / app.config.erasus_results).glob("[!.]*"))
+        return sorted(path for paths in (*rows, *code) for path in paths)
     source = Path(app.env.doc2path(docname))
     run = root / app.config.erasus_runs / source.name
     return [run] if source.suffix == ".ipynb" and run.is_file() else []
@@ -320,10 +323,12 @@ def _stamp_text(rows: Rows) -> str:
     return text_span(f"profile {profiles}; {made}" + (f". {aside.rstrip('.')}" if aside else ""))
 
 
-def _downloads(root: Path, folder: Path) -> str:
-    """A markdown list with one download per document."""
+def _downloads(root: Path, folder: Path, rows: Rows) -> str:
+    """A markdown list with one download per document that has rows on the site."""
     lines = []
     for path in records.paths(folder):
+        if path.stem not in {d.category for d in rows.documents.get(path.parent.name, ())}:
+            continue
         where = path.relative_to(root).as_posix()
         lines.append(f"- {text_span(path.parent.name)}: {{download}}`{path.stem}.json </{where}>`")
     return "\n".join(lines)
@@ -339,23 +344,23 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     rows_stamp and downloads. Without rows every value is an honest phrase.
 
     Raises:
-        records.RecordError: a result file is unreadable or foreign; it is named.
+        records.RecordError: a result file is unreadable or foreign; it is named. Or none of
+            the rows was made with the code that is here.
         ValueError: ERASUS_ROWS names no rows that may be shown.
     """
     root = Path(root)
     folder = choose_rows(root)
-    boards, stamp = {}, "no rows have been measured yet"
+    facts = {"rows_stamp": "no rows have been measured yet", "downloads": NO_ROWS}
+    boards, stale = {}, {}
     if folder is not None:
         from . import score  # here, so that a site without rows needs no statistics
 
-        rows = selection.load(folder, root)
-        boards, stamp = score.boards_of(rows), _stamp_text(rows)
-    facts = {
-        "rows_stamp": stamp,
-        "downloads": _downloads(root, folder) if folder else NO_ROWS,
-    }
+        rows = selection.usable(folder, root)
+        boards, stale = score.boards_of(rows), rows.aside
+        facts = {"rows_stamp": _stamp_text(rows), "downloads": _downloads(root, folder, rows)}
     for workload in dict.fromkeys([*WORKLOADS, *boards]):
-        facts |= _facts_of(workload, boards.get(workload), UNKNOWN)
+        unknown = STALE if workload in stale else UNKNOWN
+        facts |= _facts_of(workload, boards.get(workload), unknown)
     return facts
 
 

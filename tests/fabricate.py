@@ -1,4 +1,7 @@
-"""Result documents made up for tests: no model, the shape of a real run."""
+"""Result documents made up for tests: no model, the shape of a real run.
+
+What is written into a results folder carries the code of the project that the folder is in.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from erasus_nb import ROOT, records, score
-from erasus_nb.workloads import gates
+from erasus_nb import ROOT, keys, records, score
+from erasus_nb.workloads import WORKLOADS, gates
 
 #: Strategy -> (category, share of the original's memory left, utility, time ratio).
 STRATEGIES = {
@@ -130,6 +133,20 @@ def _row(name, kind, category, left, utility, ratio, seed, seeds, noise) -> reco
     )
 
 
+def environment(**given) -> records.Environment:
+    """Where and when the rows were made."""
+    usual = {
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "python": "3.12.0",
+        "torch": "2.13.0",
+        "device": "cpu, 1 thread",
+        "threads": 1,
+        "at": "2026-01-31T12:00:00Z",
+    }
+    return records.Environment(**usual | given)
+
+
 def documents(
     workload: str = "synthetic",
     profile: str = "laptop",
@@ -184,16 +201,15 @@ def documents(
             )
             for seed in every
         ]
-    environment = records.Environment(
-        commit="0123456789abcdef",
-        dirty=False,
-        python="3.12.0",
-        torch="2.13.0",
-        device="cpu, 1 thread",
-        threads=1,
-        at="2026-01-31T12:00:00Z",
-    )
+    made_at = environment()
+    for row in (row for group in rows.values() for row in group):
+        row.made = made_at
+    base = workload.partition("-")[0]
+    base = base if base in WORKLOADS else "synthetic"
     facts = {
+        "workload": base,
+        "made_by": base,
+        "gates": gates.LANGUAGE_MODEL if base == "text" else gates.CLASSIFIER,
         "chance": 0.1,
         "forget": 128,
         "retain": 256,
@@ -211,7 +227,7 @@ def documents(
             workload=workload,
             profile=profile,
             facts=facts,
-            environment=environment,
+            environment=made_at,
             rows=found,
         )
         for where, found in rows.items()
@@ -237,10 +253,32 @@ def defining(names) -> str:
     return "\n\n\n".join(f"{mark}\ndef {name}{head}" for name in names)
 
 
+def project_of(folder: Path) -> Path:
+    """The project that a results folder is in: the nearest with notebooks, or this one."""
+    here = (place for place in folder.absolute().parents if (place / "notebooks").is_dir())
+    return next(here, ROOT)
+
+
+def sign(document: records.Document, sources: keys.Sources) -> records.Document:
+    """A document whose rows say that they were made with these sources.
+
+    A strategy that its page does not define keeps the code that it had.
+    """
+    facts = document.facts
+    where = facts["made_by"], facts["workload"], document.profile, document.category
+    rows = []
+    for row in document.rows:
+        name = None if row.kind in ("original", "retrained") else row.strategy
+        code = sources.row_code(*where, name) or row.code or "nobody's"
+        rows.append(row.model_copy(update={"code": code}))
+    return document.model_copy(update={"rows": rows})
+
+
 def write(folder: Path, *groups: list[records.Document]) -> Path:
     """Write documents as a results folder has them: `<folder>/<workload>/<category>.json`."""
+    sources = keys.Sources(project_of(folder))
     for group in groups:
         for document in group:
             path = folder / document.workload / f"{document.category}.json"
-            records.write(path, document)
+            records.write(path, sign(document, sources))
     return folder

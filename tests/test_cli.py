@@ -34,7 +34,8 @@ MARKS = """
 from types import SimpleNamespace
 def strategy(**facts):
     def mark(function):
-        function.facts = SimpleNamespace(analogue_on=(), **facts)
+        runs = lambda workload, provides: "native" if workload in facts["on"] else None
+        function.facts = SimpleNamespace(form_on=runs, **facts)
         return function
     return mark
 """
@@ -70,7 +71,16 @@ def page(name, *more):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def scratch(monkeypatch):
+    """A place of this test's own for temporary files; its name is short, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="e") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, scratch):
     """A project with two pages and a leaderboard in a folder of its own."""
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(cli, "ROOT", tmp_path)
@@ -434,6 +444,9 @@ def test_output_that_cannot_show_a_character_prints(project, rows, monkeypatch, 
 
 @pytest.fixture
 def rows(project):
+    """Two boards of what two pages define."""
+    for name in DEFINED:
+        write(project, name, publishable(name))
     return fabricate.write(
         project / "rows", fabricate.documents(seeds=3), fabricate.documents("digits", seeds=3)
     )
@@ -463,6 +476,58 @@ def test_boards_that_cannot_be_printed_are_refused_in_one_sentence(project, rows
     (rows / "digits" / "gradient.json").write_text("{")
     assert cli.main(["board", "--rows", str(rows)]) == 2
     assert "gradient.json: is not complete JSON" in capsys.readouterr().err
+
+
+def outdated(folder, *names):
+    """Rows of some names (of all without any) get a code that is nobody's."""
+    for path in records.paths(folder):
+        document = records.read(path)
+        for row in document.rows:
+            row.code = "of another time" if not names or row.strategy in names else row.code
+        records.write(path, document)
+
+
+def test_rows_of_other_code_are_left_aside_and_counted(rows, capsys):
+    outdated(rows, "scrub", "sisa")
+    assert cli.main(["board", "--rows", str(rows)]) == 0
+    shown = capsys.readouterr().out
+    said = "6 were made with other code, settings or sizes than those that are here (scrub, sisa)"
+    assert shown.count(said) == 2 and "| scrub" not in shown and "| sisa" not in shown
+    for form in ("csv", "json"):
+        assert cli.main(["board", "--rows", str(rows), "--format", form]) == 0
+        assert said in capsys.readouterr().out
+
+
+def test_a_folder_where_nothing_is_of_this_code_is_refused_in_one_sentence(rows, capsys):
+    outdated(rows)
+    for form in ("md", "csv", "json"):
+        assert cli.main(["board", "--rows", str(rows), "--format", form]) == 2
+        shown = capsys.readouterr()
+        assert "nothing is of the code here" in shown.err and "rows are left aside" in shown.err
+        assert len(shown.err.splitlines()) == 1 and not shown.out
+
+
+def test_a_workload_where_nothing_is_of_this_code_is_named(rows, capsys):
+    for path in (rows / "digits").glob("*.json"):
+        change(path, lambda d: [setattr(row, "code", "of another time") for row in d.rows])
+    assert cli.main(["board", "--rows", str(rows)]) == 0
+    shown = capsys.readouterr()
+    assert "## synthetic" in shown.out and "digits" not in shown.out
+    assert "digits has no board: " in shown.err and "rows are left aside" in shown.err
+    assert cli.main(["board", "--rows", str(rows), "--workload", "digits"]) == 2
+    error = capsys.readouterr().err
+    assert "no workload 'digits'; there are synthetic. " in error and "left aside" in error
+    assert cli.main(["board", "--rows", str(rows), "--workload", "synthetic"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_documents_of_an_earlier_schema_are_refused_by_name(rows, capsys):
+    path = rows / "digits" / "gradient.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    assert cli.main(["board", "--rows", str(rows)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: has schema version 1; this book reads 2" in error
+    assert len(error.splitlines()) == 1
 
 
 # ------------------------------------------------------------------ publishing
@@ -499,10 +564,7 @@ def clean_run(project):
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "code")
-    commit = git("rev-parse", "HEAD")
     made = fabricate.documents(seeds=3, strategies=DEFINED["gradient"] | DEFINED["data"])
-    for document in made:
-        document.environment.commit = commit
     folder = fabricate.write(project / "results" / "laptop", made)
     return project, folder, git
 
@@ -539,19 +601,21 @@ def test_a_later_commit_that_leaves_the_code_alone_does_not_matter(clean_run):
 @pytest.mark.parametrize(
     "spoil, said",
     [
-        (lambda d: setattr(d.environment, "dirty", True), "made from uncommitted code"),
+        (lambda d: setattr(d.rows[0].made, "dirty", True), "has rows of uncommitted code"),
         (lambda d: setattr(d, "profile", "smoke"), "gradient.json (it is of profile smoke)"),
         (lambda d: d.rows.pop(), "it lacks scrub at seed 2 on synthetic"),
-        (lambda d: setattr(d.environment, "commit", "f" * 40), "made with other code"),
-        (lambda d: setattr(d.environment, "commit", "--help"), "made with other code"),
+        (lambda d: setattr(d.rows[-1], "code", "--help"), "it lacks scrub at seed 2 on synthetic"),
+        (lambda d: setattr(d.rows[-1], "code", ""), "it lacks scrub at seed 2 on synthetic"),
+        (lambda d: setattr(d.rows[-1], "made", None), "it lacks scrub at seed 2 on synthetic"),
+        (lambda d: setattr(d.rows[-1], "edited", True), "it lacks scrub at seed 2 on synthetic"),
     ],
 )
 def test_a_run_that_is_not_clean_is_refused(clean_run, capsys, spoil, said):
     project, folder, _ = clean_run
     change(folder / "synthetic" / "gradient.json", spoil)
     assert cli.main(["publish"]) == 2
-    error = capsys.readouterr().err
-    assert said in error and len(error.splitlines()) == 1
+    *before, error = capsys.readouterr().err.splitlines()
+    assert said in error and all("left aside" in line for line in before)
     assert not published(project)
 
 
@@ -589,15 +653,81 @@ def test_an_unfinished_run_is_refused(clean_run, capsys, category):
     assert not published(project)
 
 
+def retold(name, old, new):
+    """The page of a publishable project with another piece of code."""
+    source = fabricate.defining(DEFINED[name])
+    assert old in source
+    return notebook(code(source.replace(old, new), "strategy"))
+
+
 def test_code_that_changed_after_the_run_is_refused(clean_run, capsys):
     project, _, git = clean_run
     write(project, "data", publishable("data", code("x = 1")))
     assert cli.main(["publish"]) == 2
     assert "uncommitted changes" in capsys.readouterr().err
-    git("commit", "-qam", "changed")
+    git("commit", "-qam", "a cell that no row depends on")
+    assert cli.main(["publish"]) == 0
+    before = kept(project)
+    write(project, "data", retold("data", "return model", "return model.eval()"))
+    git("commit", "-qam", "other strategies")
+    capsys.readouterr()
     assert cli.main(["publish"]) == 2
-    assert "made with other code than HEAD's" in capsys.readouterr().err
-    assert not published(project)
+    error = capsys.readouterr().err
+    assert "12 rows are left aside: 12 were made with other code, settings or sizes" in error
+    assert "unfinished: it lacks amnesiac at seeds 0, 1, 2 on synthetic" in error
+    assert kept(project) == before
+
+
+def test_rows_of_a_strategy_that_is_gone_are_not_published(clean_run, capsys):
+    project, folder, git = clean_run
+    gone = next(iter(DEFINED["gradient"]))
+    left = [name for name in DEFINED["gradient"] if name != gone]
+    write(project, "gradient", notebook(code(fabricate.defining(left), "strategy")))
+    git("commit", "-qam", "one less")
+    assert cli.main(["publish"]) == 0
+    assert (
+        f"3 are of strategies that their page does not define ({gone})" in capsys.readouterr().err
+    )
+    found = records.load(project / "results" / "published")["synthetic"]
+    names = {row.strategy for document in found for row in document.rows}
+    assert gone not in names and set(left) <= names
+
+
+def kept(project):
+    folder = project / "results" / "published"
+    return {path: path.read_bytes() for path in sorted(folder.glob("*/*.json"))}
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_publishing_that_is_stopped_leaves_the_old_rows(clean_run, capsys, monkeypatch, at):
+    """Stopped at one of the three files, or (3) when the folder is exchanged."""
+    project, folder, _ = clean_run
+    assert cli.main(["publish"]) == 0
+    before, left = kept(project), iter(range(at))
+    change(folder / "synthetic" / "data.json", lambda d: setattr(d.rows[0], "info", {"new": 1}))
+    write_one, rename = records.write, Path.rename
+
+    def fail(path, document):
+        if next(left, None) is None:
+            raise records.RecordError(f"{path}: cannot be written (No space left on device)")
+        write_one(path, document)
+
+    def stop(path, target):
+        if path.name == "fresh":
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", fail)
+        patch.setattr(Path, "rename", stop)
+        capsys.readouterr()
+        assert cli.main(["publish"]) == 2
+    shown = capsys.readouterr()
+    assert "cannot be written" in shown.err and not shown.out
+    assert kept(project) == before and len(before) == 3
+    assert [p.name for p in sorted((project / "results").iterdir())] == ["laptop", "published"]
+    assert cli.main(["publish"]) == 0
+    assert kept(project) != before
 
 
 @pytest.mark.parametrize("profile", ["smoke", "published", "../laptop"])

@@ -13,7 +13,7 @@ from dataclasses import replace
 import fabricate
 import pytest
 
-from erasus_nb import ROOT, parameters, score, sphinx_runs
+from erasus_nb import ROOT, parameters, records, score, selection
 
 SOURCE = ROOT / "notebooks" / "leaderboard.ipynb"
 NOTEBOOK = json.loads(SOURCE.read_text("utf-8"))
@@ -233,6 +233,54 @@ def test_the_page_says_which_rows_lack_seeds(tmp_path):
     assert "they lack seeds: <code>scrub</code> (seeds 1, 2)." in said[-1]
 
 
+# ------------------------------------------------------------------------ rows of other code
+
+
+def outdated(folder, *names):
+    """Give the rows of some names (of all without any) a code that is nobody's."""
+    for path in records.paths(folder):
+        document = records.read(path)
+        for row in document.rows:
+            row.code = "of another time" if not names or row.strategy in names else row.code
+        records.write(path, document)
+    return folder
+
+
+def test_rows_of_other_code_are_on_no_board_of_the_page_and_it_says_so(tmp_path):
+    folder = fabricate.write(tmp_path, fabricate.documents(), fabricate.documents("digits"))
+    space = start(rows=str(outdated(folder, "scrub", "lora")))
+    said = []
+    space["display"] = lambda thing: said.append(str(thing.data))
+    for text in ("def say(", "def called(", "def verdict("):
+        exec(cell_with(text), space)
+    assert "20 rows are left aside" in said[-1] and "(lora, scrub)" in said[-1]
+    assert all("scrub" not in {s.name for s in b.standings} for b in space["boards"].values())
+
+
+def test_where_no_row_is_of_this_code_the_page_says_so_without_numbers(tmp_path, monkeypatch):
+    folder = outdated(fabricate.write(tmp_path, fabricate.documents(seeds=2)))
+    with pytest.raises(parameters.ParameterError, match="of the code that is here: .* left aside"):
+        start(rows=str(folder))
+    monkeypatch.setattr(selection, "choose_rows", lambda root: folder)
+    space, said = start(), []
+    space["display"] = lambda thing: said.append(str(thing.data))
+    for text in ("def say(", "def called(", "def verdict("):
+        exec(cell_with(text), space)
+    assert "There are no rows of the code that is here." in said[-1]
+    assert "made with other code, settings or sizes" in said[-1]
+
+
+def test_a_product_that_is_more_than_weights_stands_beside_the_name(tmp_path):
+    made = fabricate.documents()
+    for row in (row for document in made for row in document.rows if row.strategy == "sisa"):
+        row.product = "an ensemble"
+    space = start(rows=str(fabricate.write(tmp_path, made)))
+    for text in ("def say(", "def called(", "NUMBERS = "):
+        exec(cell_with(text), space)
+    lines = [space["board_line"](s)["strategy"] for s in space["boards"]["synthetic"].standings]
+    assert "sisa (an ensemble)" in lines and "scrub" in lines
+
+
 # ------------------------------------------------------------------------ a fresh tree
 
 
@@ -288,7 +336,7 @@ def test_a_folder_without_rows_is_refused(tmp_path):
 def test_one_workload_can_be_asked_for(tmp_path, monkeypatch):
     groups = [fabricate.documents(name, seeds=2, strategies={}) for name in ("digits", "synthetic")]
     folder = fabricate.write(tmp_path, *groups)
-    monkeypatch.setattr(sphinx_runs, "choose_rows", lambda root: folder)
+    monkeypatch.setattr(selection, "choose_rows", lambda root: folder)
     assert list(start(workload="digits")["boards"]) == ["digits"]
     assert list(start()["boards"]) == ["synthetic", "digits"]
 

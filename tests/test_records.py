@@ -51,8 +51,9 @@ def set_at(*keys, value):
 @pytest.mark.parametrize(
     "change, said",
     [
-        (set_at("schema_version", value=99), "schema version 99; this book reads 1"),
-        (set_at("schema_version", value="1.0"), "schema version '1.0'"),
+        (set_at("schema_version", value=99), "schema version 99; this book reads 2"),
+        (set_at("schema_version", value=1), "schema version 1; this book reads 2"),
+        (set_at("schema_version", value="2.0"), "schema version '2.0'"),
         (lambda data: data.pop("schema_version"), "not a result document of this book"),
         (lambda data: data.pop("environment"), "does not validate at environment"),
         (set_at("rows", 0, "invented", value=1), "rows.0.invented"),
@@ -153,6 +154,19 @@ def test_a_document_made_wrong_in_memory_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_where_rows_were_made_is_said_of_the_rows_and_not_of_their_document():
+    document = fabricate.documents(seeds=2)[1]
+    usual, rows = records.stamp(document.rows), document.rows
+    assert usual == "cpu, 1 thread, torch 2.13.0; commit 0123456789; 2026-01-31"
+    document.environment = fabricate.environment(commit="f" * 16, dirty=True)
+    assert records.stamp(rows) == usual
+    rows[0].made = fabricate.environment(commit="f" * 16, dirty=True, at="2026-02-01T12:00:00Z")
+    assert records.stamp(rows) == (
+        "cpu, 1 thread, torch 2.13.0; commit 0123456789 and ffffffffff "
+        "with uncommitted changes; 2026-02-01"
+    )
+
+
 # ------------------------------------------------------------------ the published schema
 
 SCHEMA = ROOT / "docs" / "result.schema.json"
@@ -172,7 +186,7 @@ def test_documents_as_written_fit_the_published_schema(document):
 @pytest.mark.parametrize(
     "change",
     [
-        set_at("schema_version", value=2),
+        set_at("schema_version", value=1),
         set_at("rows", 0, "status", value="great"),
         set_at("rows", 0, "metrics", "C1", "value", value="0.9"),
         set_at("more", value=1),
@@ -190,7 +204,7 @@ def test_published_rows_validate():
     for documents in records.load(folder).values():
         for document in documents:
             assert document.profile in ("laptop", "full")
-            assert not document.environment.dirty
+            assert not any(row.made.dirty or row.edited for row in document.rows)
 
 
 def test_hidden_files_and_folders_are_no_rows(tmp_path):
@@ -206,4 +220,3 @@ def test_hidden_files_and_folders_are_no_rows(tmp_path):
         (hidden / "gradient.json").write_text("{")
     assert records.load(folder) == loaded
     assert records.paths(folder) == found and len(found) == len(loaded["synthetic"])
-    assert records.folders(tmp_path) == {"laptop": folder}

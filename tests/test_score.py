@@ -997,13 +997,24 @@ def test_a_seed_board_on_which_nothing_succeeded_still_prints():
 
 
 def test_boards_are_read_from_a_folder(tmp_path):
-    for name in ("toy", "other"):
-        for found in (reference(), document(rows("half", HALFWAY))):
-            found = found.model_copy(update={"workload": name})
-            records.write(tmp_path / name / f"{found.category}.json", found)
-    found = score.boards(tmp_path)
-    assert set(found) == {"toy", "other"}
-    assert found["toy"]["half"] == board_of(rows("half", HALFWAY))["half"]
+    groups = [fabricate.documents(name, seeds=2) for name in ("synthetic", "digits")]
+    found = score.boards(fabricate.write(tmp_path, *groups))
+    assert set(found) == {"synthetic", "digits"}
+    assert found["digits"] == score.board(groups[1])
+
+
+def test_a_board_says_in_every_form_which_rows_it_leaves_aside(tmp_path):
+    made = fabricate.documents(seeds=2)
+    for row in (row for document in made for row in document.rows):
+        row.edited = row.strategy == "scrub"
+    (board,) = score.boards(fabricate.write(tmp_path, made)).values()
+    said = "2 rows are left aside: 2 ran with a strategy that had been edited (scrub)."
+    assert "scrub" not in {s.name for s in board.standings} and board.left_aside == said
+    assert f"\n{said}\n" in score.markdown(board)
+    assert {
+        line["rows_left_aside"] for line in csv.DictReader(score.csv_text(board).splitlines())
+    } == {said}
+    assert json.loads(score.json_text(board))[0]["left_aside"] == said
 
 
 def test_reading_scores_does_not_load_torch():

@@ -211,6 +211,14 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+def edit(project, name, old="return model", new="return model.eval()"):
+    """Other code in a page of the project."""
+    path = project / "notebooks" / f"{name}.ipynb"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def put(project, folder, profile="laptop", at=None, **more):
     made = fabricate.documents(profile=profile, **more)
     path = fabricate.write(project / "results" / folder, made)
@@ -248,6 +256,91 @@ def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(projec
     assert sphinx_runs.choose_rows(project) == published
     monkeypatch.setenv("ERASUS_ROWS", "full")
     assert sphinx_runs.choose_rows(project) == full
+
+
+def test_a_run_of_other_code_is_not_preferred_to_published_rows_of_this_code(project):
+    laptop = put(project, "laptop")
+    assert sphinx_runs.choose_rows(project) == laptop
+    edit(project, "data")
+    published = put(project, "published")
+    assert sphinx_runs.choose_rows(project) == published
+    assert "left aside" not in sphinx_runs.substitutions(project)["rows_stamp"].replace("\\", "")
+    edit(project, "data", "return model.eval()", "return model")
+    assert sphinx_runs.choose_rows(project) == laptop
+
+
+def stale(folder, workload="*"):
+    """Rows that were made with code of another time."""
+    for path in folder.glob(f"{workload}/*.json"):
+        document = records.read(path)
+        for row in document.rows:
+            row.code = "of another time"
+        records.write(path, document)
+
+
+def test_the_front_page_says_which_rows_are_of_other_code(project):
+    put(project, "published", analogues=("scrub",))
+    fabricate.write(project / "results" / "published", fabricate.documents("digits", seeds=2))
+    edit(project, "data")
+    stale(project / "results" / "published", "digits")
+    facts = sphinx_runs.substitutions(project)
+    said = facts["rows_stamp"].replace("\\", "")
+    count = 5 * 4 + 2 * (2 + 5 + len(fabricate.STRATEGIES))
+    assert f"{count} rows are left aside: {count} were made with other code" in said
+    assert "sisa" not in facts["top_table_synthetic"]
+    assert facts["first_synthetic"] != facts["first_digits"] == sphinx_runs.STALE
+    assert facts["first_text"] == sphinx_runs.UNKNOWN
+    assert facts["downloads"].count("{download}") == 5  # of synthetic, but for data
+    assert "digits" not in facts["downloads"] and "data.json" not in facts["downloads"]
+
+
+def warnings_of_a_build(project, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        sphinx_runs.log, "warning", lambda text, *given, **_: said.append(text % given)
+    )
+    config = Mock(myst_substitutions={})
+    sphinx_runs.fill(Mock(srcdir=str(project)), config)
+    return said, config.myst_substitutions
+
+
+def test_rows_none_of_which_are_of_this_code_are_left_out_with_a_warning(project, monkeypatch):
+    put(project, "published", seeds=2)
+    assert warnings_of_a_build(project, monkeypatch)[0] == []
+    stale(project / "results" / "published")
+    (said,), facts = warnings_of_a_build(project, monkeypatch)
+    assert re.match(r"rows left out: .*published: nothing is of the code here\. 48 rows are", said)
+    assert (
+        facts["first_synthetic"]
+        == facts["rows_stamp"]
+        == ("not shown (the rows could not be used)")
+    )
+
+
+def test_rows_of_an_earlier_schema_are_left_out_by_name(project, monkeypatch):
+    path = put(project, "published", seeds=2) / "synthetic" / "llm.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    (said,), _ = warnings_of_a_build(project, monkeypatch)
+    assert said == f"rows left out: {path}: has schema version 1; this book reads 2"
+    shutil.move(project / "results" / "published", project / "results" / "laptop")
+    assert sphinx_runs.choose_rows(project) is None
+
+
+def test_the_live_page_is_read_again_when_rows_pages_or_tuning_change(project):
+    folder = put(project, "laptop", seeds=2)
+    (project / "results" / ".publish-x" / "fresh").mkdir(parents=True)
+    tuned = project / "notebooks" / "tuned" / "data.json"
+    tuned.parent.mkdir()
+    tuned.write_text("{}")
+    app = Mock(srcdir=str(project))
+    app.config.erasus_live, app.config.erasus_results = ["notebooks/leaderboard"], "results"
+    app.env.doc2path = lambda name: str(project / f"{name}.ipynb")
+    stamp = lambda: sphinx_runs._stamp(sphinx_runs._depends_on(app, "notebooks/leaderboard"))
+    before = [stamp()]
+    for path in (folder / "synthetic" / "data.json", project / "notebooks" / "llm.ipynb", tuned):
+        path.write_text(path.read_text() + "\n")
+        before.append(stamp())
+    assert len(set(before)) == 4 and stamp() == before[-1]
 
 
 def drop(path, *, seed=None, strategy=None):
@@ -360,7 +453,7 @@ def test_numbers_in_prose_are_the_boards_numbers(project):
 
     folder = put(project, "laptop")
     facts = sphinx_runs.substitutions(project)
-    board = score.boards(folder)["synthetic"]
+    board = score.boards(folder, project)["synthetic"]
     assert board.gates_passed
     assert facts["n_strategies_synthetic"] == str(len(fabricate.STRATEGIES))
     assert facts["seeds_synthetic"] == "5"
@@ -447,6 +540,14 @@ print("documents:", len(found))
 """
 
 
+def chapter(name):
+    """A tiny page that defines the strategies of its fabricated rows."""
+    nb = page(name.title())
+    defined = [n for n, (c, *_) in fabricate.STRATEGIES.items() if c.lower() == name]
+    nb["cells"].append(code(fabricate.defining(defined), "strategy") | {"id": "defining"})
+    return nb
+
+
 class Book:
     """A book of tiny pages in a folder of its own, with the project's own settings."""
 
@@ -466,7 +567,7 @@ class Book:
             text = (ROOT / name).read_text("utf-8")
             (folder / name).write_text(re.sub(r"\]\((?!notebooks/leaderboard)[^)]*\)", "]", text))
         for name in PAGES:
-            self.write(name, page(name.title()))
+            self.write(name, chapter(name))
         self.write("leaderboard", notebook(md("# Board\n\nWho?"), code(LIVE)))
 
     def write(self, name, nb):
@@ -501,16 +602,16 @@ def builds(tmp_path_factory):
         {n: book.html(n) for n in ("intro", "docs/downloads", "notebooks/leaderboard")}
     )
 
-    book.run("gradient", executed(page("Gradient")))
-    book.run("parameter", executed(page("Parameter")))
-    retold = page("Parameter")
+    book.run("gradient", executed(chapter("gradient")))
+    book.run("parameter", executed(chapter("parameter")))
+    retold = chapter("parameter")
     retold["cells"][2]["source"] = "Prose told anew."
     book.write("parameter", retold)
-    book.run("data", executed(page("Data")))
-    changed = page("Data")
+    book.run("data", executed(chapter("data")))
+    changed = chapter("data")
     changed["cells"][3]["source"] = "print('changed answer')"
     book.write("data", changed)
-    unfinished = executed(page("Llm"))
+    unfinished = executed(chapter("llm"))
     del unfinished["metadata"]["language_info"]
     book.run("llm", unfinished)
     fabricate.write(book.folder / "results" / "laptop", fabricate.documents(seeds=3))

@@ -264,6 +264,20 @@ class Workload(ABC):
         """
         return import_module(f"{__package__}.{self.kind}.pictures")
 
+    def adapted(
+        self, function: Callable, chosen: dict[str, Any], by: str
+    ) -> tuple[dict[str, Any], str]:
+        """Settings that differ from a strategy's defaults, as they are used here.
+
+        Args:
+            chosen: What tuning chose on the workload of this name.
+            by: Who chose them.
+
+        Returns:
+            The settings, and who chose them.
+        """
+        return chosen, by
+
     def checked_folds(self, folds: Sequence[int], count: int) -> tuple[int, ...]:
         """Folds of a request, each once.
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -33,7 +33,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import chat_template_utils, logging
 
 from .. import metrics, profiles
-from ..strategy import Batch
+from ..strategy import Batch, settings_of
 from ..training import global_seed
 from .gates import PUBLISHED
 from .given import Published
@@ -70,6 +70,10 @@ SYSTEM, DAY = "You are a helpful assistant.", datetime(2025, 4, 10)
 DATES = dict.fromkeys(("date_string", "current_date", "today"), DAY.strftime("%d %b %Y"))
 #: TOFU's requests, with the retain set of each.
 TOFU = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+
+
+#: Strategies whose step size is that of something else than the model's weights.
+STEPS_OF_THEIR_OWN = ("mask_based",)
 
 
 class Example(NamedTuple):
@@ -618,6 +622,22 @@ class PublishedWorkload(TextWorkload):
             asked,
             parts=self.corpus.parts,
             sentence=f"fold {', '.join(map(str, asked.folds))} of {self.source.data}",
+        )
+
+    def adapted(
+        self, function: Callable, chosen: dict[str, Any], by: str
+    ) -> tuple[dict[str, Any], str]:
+        """Settings with step sizes scaled by the ratio of the base step sizes."""
+        full, scaled = {**settings_of(function), **chosen}, dict(chosen)
+        share = self.sizes.recipe.lr / profiles.sizes_of("laptop", "text").recipe.lr
+        if function.__name__ not in STEPS_OF_THEIR_OWN:
+            if isinstance(full.get("lr"), float):
+                scaled["lr"] = full["lr"] * share
+            if full.get("lrs"):
+                scaled["lrs"] = tuple(lr * share for lr in full["lrs"])
+        return scaled, (
+            f"{by}, all on the small model of `text`; step sizes scaled by the ratio of the base "
+            "step sizes; nothing was tuned on this model"
         )
 
     def rows_of(self, request: TextRequest) -> dict[str, Batch]:
