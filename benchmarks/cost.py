@@ -1,9 +1,9 @@
 """What the book costs: prints a table of measured figures beside their targets.
 
-    python benchmarks/cost.py [board] [text] [wing] [loop] [site] [gpu]
+    python benchmarks/cost.py [board] [language] [wing] [loop] [site] [gpu]
 
 `board` runs every strategy and control, originals and retrained included, in a fresh process
-with an empty cache, and reports processor seconds and peak memory. `text` does so for one seed of
+with an empty cache, and reports processor seconds and peak memory. `language` does so for one seed of
 the language model; `wing` times every page on it, all seeds, on all cores. `loop` compares
 strategies with a bare tensor loop that makes the same updates, alternating the two in one process.
 `site` times a build of the site from published rows. `gpu` runs an unlearning step of a Llama with more
@@ -23,11 +23,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm")
-#: (what, target, unit)
-TARGETS = {
-    "synthetic": ("all strategies and controls x 24 seeds", 60.0),
-    "digits": ("all strategies and controls x 8 seeds", 240.0),
-}
 MEMORY_MIB, LOOP_RATIO, SITE_SECONDS, WING_MINUTES = 1536.0, 1.3, 60.0, 12.0
 
 BOARD = """
@@ -66,9 +61,8 @@ def machine(side: int = 1024) -> str:
     return f"{rate / 1e9:.0f} GFLOP/s in float32 on one thread"
 
 
-def board(workload: str) -> None:
+def board(workload: str, target: float) -> None:
     """One workload's whole board, from nothing, in one process on one thread."""
-    what, target = TARGETS[workload]
     command = [sys.executable, "-c", BOARD, workload, *CATEGORIES]
     lines = subprocess.run(
         command,
@@ -83,7 +77,7 @@ def board(workload: str) -> None:
         print(f"    {name:24s} {float(seconds):7.2f} s  {' '.join(status)}")
     _, seconds, memory = lines[-1].split()
     print(
-        f"{workload}: {what}, processor seconds: {float(seconds):.1f} "
+        f"{workload}: all rows at laptop, processor seconds: {float(seconds):.1f} "
         f"(target {target:.0f}): {verdict(float(seconds), target)}"
     )
     print(
@@ -92,15 +86,15 @@ def board(workload: str) -> None:
     )
 
 
-def text() -> None:
-    """One seed of `text`, from nothing: base training, every strategy, one evaluation."""
+def language() -> None:
+    """One seed of the language model, from nothing: base training, every strategy, one evaluation."""
     import warnings
 
-    from erasus_nb import cells
+    from erasus_nb import cells, workloads
     from erasus_nb.benchmark import Bench
 
     warnings.filterwarnings("ignore")
-    bench = Bench("text", "laptop", (0,), out=None, cache="")
+    bench = Bench(workloads.home("llm"), "laptop", (0,), out=None, cache="")
     clock, seconds = time.process_time, {}
 
     def timed(what, function):
@@ -130,41 +124,44 @@ def text() -> None:
         ("evaluation, processor seconds", seconds["evaluation"], 1.5),
     ):
         judged = verdict(measured, target)
-        print(f"text: {what}: {measured:.1f} (target {target:g}): {judged}")
-    print(f"text: the machine: {machine()}")
+        print(f"language: {what}: {measured:.1f} (target {target:g}): {judged}")
+    print(f"language: the machine: {machine()}")
 
 
 def wing() -> None:
-    """All pages on `text` at profile laptop, from nothing: a fresh clone, an empty cache."""
+    """All pages on the language model at profile laptop, from nothing: a fresh clone and cache."""
+    from erasus_nb import workloads
+
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "-q", str(ROOT), folder], check=True)
         command = [sys.executable, "-m", "erasus_nb", "run", "--profile", "laptop"]
         start = time.perf_counter()
         subprocess.run(
-            [*command, "-p", "workloads", "text"],
+            [*command, "-p", "workloads", workloads.home("llm")],
             cwd=folder,
             env={**os.environ, "ERASUS_CACHE": str(Path(folder) / "cache")},
             check=True,
         )
         minutes = (time.perf_counter() - start) / 60
     print(
-        f"wing: every page on text, {os.cpu_count()} cores, minutes: {minutes:.1f} "
+        f"wing: every page on the language model, {os.cpu_count()} cores, minutes: {minutes:.1f} "
         f"(target {WING_MINUTES:.0f}): {verdict(minutes, WING_MINUTES)}"
     )
     print(f"wing: the machine: {machine()}")
 
 
 def loop(repeats: int = 30) -> None:
-    """Strategies against bare loops with the same updates, on `synthetic`, alternating."""
+    """Strategies against bare loops with the same updates, on the smallest network, alternating."""
     import torch
     import torch.nn.functional as F
 
-    from erasus_nb import cells
+    from erasus_nb import cells, workloads
     from erasus_nb.benchmark import Bench
     from erasus_nb.measuring import strategy_seed
     from erasus_nb.training import clone, generator
 
-    bench, seed = Bench("synthetic", "laptop", (0,), out=None, cache=""), strategy_seed(0)
+    home = workloads.home("gradient")
+    bench, seed = Bench(home, "laptop", (0,), out=None, cache=""), strategy_seed(0)
     original = bench.load.load(bench.originals()[0])
     parts = {
         k: (b["inputs"], b["labels"])
@@ -340,14 +337,16 @@ def site() -> None:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or ["board", "text", "wing", "loop", "site", "gpu"]
+    asked = sys.argv[1:] or ["board", "language", "wing", "loop", "site", "gpu"]
     if "loop" in asked:
         loop()
     if "board" in asked:
-        for name in TARGETS:
-            board(name)
-    if "text" in asked:
-        text()
+        from erasus_nb.profiles import COST_TARGETS
+
+        for name, target in COST_TARGETS.items():
+            board(name, target)
+    if "language" in asked:
+        language()
     if "wing" in asked:
         wing()
     if "site" in asked:

@@ -170,6 +170,10 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
 }
 
 
+#: Processor seconds that all strategies and controls at all seeds of profile `laptop` should
+#: take at most; `benchmarks/cost.py board` prints what they take.
+COST_TARGETS = {"synthetic": 60.0, "digits": 240.0}
+
 #: Every workload there is; the sizes make it one.
 WORKLOADS = tuple(PROFILES["laptop"])
 
