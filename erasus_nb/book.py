@@ -116,7 +116,9 @@ class Page:
     def __init__(self, name: str, given: dict[str, Any], known: Sequence[str]):
         self.name, self.given, self.known = name, given, list(known)
         published = _published(given)
-        self.home = next(iter(workloads.TAKES_PUBLISHED)) if published else workloads.home(name)
+        self.home, takes = workloads.home(name), workloads.TAKES_PUBLISHED
+        if published and self.home not in takes:
+            self.home = next(iter(takes))
         # The page's own workload comes first, in whatever order they were asked for.
         asked = sorted(given["workloads"] or [self.home], key=lambda w: w != self.home)
         self.benches = {w: _bench(w, given, published) for w in asked}
@@ -201,12 +203,13 @@ class Page:
 
     def _lines(self, name: str) -> str:
         """The rows of a strategy between original and retrained; "" where it did not run."""
-        lines = []
+        lines, labels = [], set()
         for workload in filter(partial(self._ran, name), self.benches):
             board = self.board(workload)
+            labels.add(board[name].label)
             for standing in (board["original"], board[name], board["retrained"]):
                 lines.append((workload, *_line(standing)))
-        return table(("workload", *_COLUMNS), lines, strong=name) if lines else ""
+        return table(("workload", *_COLUMNS), lines, strong=labels) if lines else ""
 
     # ---- sentences
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from markupsafe import Markup, escape
 
@@ -25,11 +25,13 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def table(columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = "") -> Html:
+def table(
+    columns: Sequence[str], lines: Sequence[Sequence[str]], strong: Collection[str] = ()
+) -> Html:
     """An HTML table; text is escaped, and a cell of markup (Markup) stands to the left.
 
     Args:
-        strong: The text of cells to print in bold.
+        strong: Texts of cells to print in bold.
     """
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(_cell(c, strong) for c in line)}</tr>" for line in lines)
@@ -39,8 +41,8 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[str]], strong: str = 
     )
 
 
-def _cell(text: str, strong: str) -> str:
+def _cell(text: str, strong: Collection[str]) -> str:
     if isinstance(text, Markup):
         return f'<td style="text-align: left; white-space: normal">{text}</td>'
-    whole = f"<strong>{escape(text)}</strong>" if text == strong else escape(text)
+    whole = f"<strong>{escape(text)}</strong>" if text in strong else escape(text)
     return f"<td>{whole}</td>"
