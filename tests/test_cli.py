@@ -377,7 +377,10 @@ def test_a_run_that_is_ended_ends_its_kernels(project, number):
     pid = "import os, time\nopen('pid', 'w').write(str(os.getpid()))"
     write(project, "gradient", tiny(f"{pid}\ntime.sleep(600)"))
     start = (
-        "import sys; from pathlib import Path; from erasus_nb import __main__ as cli, cells, runner\n"
+        "import signal, sys; from pathlib import Path\n"
+        "from erasus_nb import __main__ as cli, cells, runner\n"
+        # Where the tests run in the background, the shell has SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "cli.ROOT = runner.ROOT = cells.ROOT = Path.cwd()\n"
         "cells.NOTEBOOKS = Path('notebooks')\n"
         "sys.exit(cli.main(['run', 'gradient']))"

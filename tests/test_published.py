@@ -505,8 +505,8 @@ def test_step_sizes_follow_the_base_step_size(made):
     own = Bench("text", "smoke", out=None, cache="")
     share = bench.load.sizes.recipe.lr / 8e-3
     function = cells.strategies("gradient")["gradient_ascent"]
-    settings, by = bench.chosen(function)
-    assert settings["lr"] == pytest.approx(own.chosen(function)[0]["lr"] * share)
+    settings, by = bench.full_settings(function)
+    assert settings["lr"] == pytest.approx(own.full_settings(function)[0]["lr"] * share)
     assert "nothing was tuned on this model" in by
     masks = cells.strategies("parameter")["mask_based"]
     assert bench.chosen(masks)[0] == own.chosen(masks)[0]
