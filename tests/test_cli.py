@@ -309,11 +309,11 @@ def test_a_users_start_up_files_settings_and_kernels_do_not_reach_a_run(project,
 
 def test_where_a_socket_has_no_place_kernels_use_ports(monkeypatch):
     monkeypatch.setattr(execute.Kernel, "started", [])
-    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp/short"), raising=False)
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/short"), raising=False)
     assert execute.Kernel().transport == "ipc"
     monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp") / ("long" * 30), raising=False)
     assert execute.Kernel().transport == "tcp"
-    monkeypatch.setattr(execute.Kernel, "folder", Path("/tmp/short"), raising=False)
+    monkeypatch.setattr(execute.Kernel, "folder", Path("/short"), raising=False)
     monkeypatch.delattr(execute.socket, "AF_UNIX")
     assert execute.Kernel().transport == "tcp"
 
