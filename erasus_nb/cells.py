@@ -33,8 +33,11 @@ EXPORTS = ROOT / "_build" / "cells"
 LONGEST_CELL = 40
 #: Tags of cells that the page shows folded or not at all.
 HIDDEN = {"hide-input", "remove-input", "remove-cell"}
-#: A strategy does not see its score, and needs nothing that shows or stores results.
-KEPT_FROM_STRATEGIES = ("metrics", "score", "records", "benchmark", "charts", "book")
+#: A strategy does not see its score, and needs nothing that measures, shows or stores results.
+KEPT_FROM_STRATEGIES = (
+    *("metrics", "measuring", "score", "benchmark", "tuning", "records", "writer", "selection"),
+    *("charts", "tables", "book"),
+)
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
@@ -200,8 +203,8 @@ def _bound(source: str) -> set[str]:
     }
 
 
-def _wanted(source: str) -> set[str]:
-    """Names that a cell takes from outside its own functions: globals and builtins."""
+def outer_names(source: str) -> set[str]:
+    """Names that code takes from outside its own functions: globals and builtins."""
     top, *inner = _tables(symtable.symtable(source, "cell", "exec"))
     wanted = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
     for table in inner:
@@ -254,7 +257,7 @@ def check(name: str) -> list[str]:
                 KEPT_FROM_STRATEGIES
             ):
                 wrong.append(f"{where}: imports {imported}, which a strategy may not see")
-        strange = sorted(_wanted(source) - known)
+        strange = sorted(outer_names(source) - known)
         if strange:
             wrong.append(f"{where}: uses {', '.join(strange)} from outside the tagged cells")
     return wrong

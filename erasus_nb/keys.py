@@ -22,7 +22,6 @@ import inspect
 import json
 import linecache
 import secrets
-import symtable
 import sys
 import sysconfig
 import textwrap
@@ -251,29 +250,13 @@ class _Running(ast.NodeTransformer):
         return node
 
 
-def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
-    yield table
-    for child in table.get_children():
-        yield from _tables(child)
-
-
-def _outer_names(source: str) -> set[str]:
-    """Names that a piece of code takes from outside of its own functions."""
-    top, *inner = _tables(symtable.symtable(source, "definition", "exec"))
-    found = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_referenced()}
-    for table in inner:
-        symbols = table.get_symbols()
-        found |= {s.get_name() for s in symbols if s.is_global() and s.is_referenced()}
-    return found
-
-
 def names_taken(node: ast.AST, module: Module) -> set[Reference]:
     """What a definition names: `clone` here, `training.clone`, or an import inside it.
 
     A name that a string makes (`getattr`, `import_module`) is not seen.
     """
     source = ast.unparse(_Running().visit(copy.deepcopy(node)))
-    outer, tree = _outer_names(source), ast.parse(source)
+    outer, tree = cells.outer_names(source), ast.parse(source)
     inside: dict[str, set[Reference]] = {}
     for part in ast.walk(tree):
         if isinstance(part, (ast.Import, ast.ImportFrom)):

@@ -39,6 +39,7 @@ from pathlib import Path
 from scipy.special import stdtr, stdtrit
 
 from . import ROOT, __version__, metrics, records, selection
+from .tables import DASH, number
 from .workloads.gates import CLASSIFIER
 
 #: Level of every test and interval.
@@ -196,8 +197,8 @@ class Board:
     @property
     def leaders(self) -> tuple[Standing, ...]:
         """Strategies that may be called first: no other is significantly better, and they
-        are significantly better than the best cheap control."""
-        return tuple(s for s in self.above_control if s.rank[0] == 1)
+        are significantly better than the best cheap control. None where a gate failed."""
+        return tuple(s for s in self.above_control if s.rank[0] == 1 and self.gates_passed)
 
 
 def _bar(standings: Mapping[str, Standing]) -> Standing | None:
@@ -954,7 +955,7 @@ def first_place(board: Board, mark: Callable[[str], str] = str) -> str:
     """Who is first on a board, in one sentence without a full stop.
 
     Only a strategy that is significantly better than the best cheap control is called first;
-    and where one strategy alone is, that is the sentence.
+    and where one strategy alone is, that is the sentence. Where a gate failed, nobody is.
 
     Args:
         mark: How a name is written, e.g. as code. Names come from result files, so it also
@@ -968,6 +969,8 @@ def first_place(board: Board, mark: Callable[[str], str] = str) -> str:
         return f"No cheap control has a score on {where}, so no strategy can be called first"
     if len(board.seeds) < 2:
         return f"One training seed tells nothing apart on {where}, so no strategy is called first"
+    if not board.gates_passed:
+        return f"A gate failed on {where}, so no strategy is called first"
     bar, better = mark(board.bar.name), board.above_control
     than = f"significantly better than the best cheap control, {bar}"
     if len(ranked) == 1:
@@ -1090,8 +1093,7 @@ class Sensitivity:
 
 def sensitivity(board: Board) -> list[Sensitivity]:
     """The ranked strategies under every rule, with and without D; headline first."""
-    # scipy.stats takes as long to import as everything else here, and only this needs
-    # it.
+    # scipy.stats takes as long to import as everything else here, and only this needs it.
     from scipy.stats import kendalltau
 
     ranked = [s for s in board.of("strategy") if s.status == "ok" and s.rm]
@@ -1120,8 +1122,6 @@ def sensitivity(board: Board) -> list[Sensitivity]:
 
 # ------------------------------------------------------------------ boards as text
 
-_DASH = "—"
-
 
 def _plain(text: object) -> str:
     """Text from a result file, safe inside one cell of a Markdown table."""
@@ -1129,21 +1129,17 @@ def _plain(text: object) -> str:
     return "".join(f"\\{c}" if c in "\\`*[]{}|$" else c for c in line)
 
 
-def _number(x: float | None, digits: int) -> str:
-    return _DASH if x is None else f"{x:z.{digits}f}"
-
-
 def _range(x: Interval | None, digits: int) -> str:
     if x is None:
-        return _DASH
+        return DASH
     if x.n == 1:
-        return f"{x.mean:z.{digits}f}"
-    return f"{x.mean:z.{digits}f} ({x.low:z.{digits}f} to {x.high:z.{digits}f})"
+        return number(x.mean, digits)
+    return f"{number(x.mean, digits)} ({number(x.low, digits)} to {number(x.high, digits)})"
 
 
 def _ranks(standing: Standing) -> str:
     if standing.rank is None:
-        return _DASH
+        return DASH
     low, high = standing.rank
     return str(low) if low == high else f"{low} to {high}"
 
@@ -1155,7 +1151,7 @@ def _remarks(standing: Standing) -> str:
     parts += standing.flags
     if standing.status != "ok":
         parts.append(f"{standing.status.replace('_', ' ')}: {_plain(standing.reason)}")
-    return "; ".join(parts) or _DASH
+    return "; ".join(parts) or DASH
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -1173,13 +1169,13 @@ def markdown(board: Board) -> str:
         mean = lambda found: None if found is None else found.mean
         rows.append(
             [_plain(s.name), s.kind, _plain(s.category)]
-            + [_range(s.rm, 1), _ranks(s), s.tier or _DASH]
-            + [_number(mean(axis), 2) for axis in (s.forgetting, s.privacy, s.utility)]
+            + [_range(s.rm, 1), _ranks(s), s.tier or DASH]
+            + [number(mean(axis), 2) for axis in (s.forgetting, s.privacy, s.utility)]
             + [_range(s.position.get(name), 2) for name in POSITIONS]
-            + [_number(mean(s.divergence), 3)]
-            + [_number(mean(s.other_scores.get("privleak")), 1)]
-            + [_number(mean(s.other_scores.get("tug_of_war")), 2)]
-            + [_number(s.time_ratio, 2), _number(s.pass_ratio, 2), _remarks(s)]
+            + [number(mean(s.divergence), 3)]
+            + [number(mean(s.other_scores.get("privleak")), 1)]
+            + [number(mean(s.other_scores.get("tug_of_war")), 2)]
+            + [number(s.time_ratio, 2), number(s.pass_ratio, 2), _remarks(s)]
         )
     resolved, pairs = board.pairs_resolved
     lines = [
@@ -1199,7 +1195,7 @@ def markdown(board: Board) -> str:
         lines.append("")
         for gate in failed:
             why = f" ({_plain(gate.reason)})" if gate.reason else ""
-            lines.append(f"- {gate.name}: {_number(gate.value, 3)}{why}")
+            lines.append(f"- {gate.name}: {number(gate.value, 3)}{why}")
     else:
         lines.append(f"All {len(board.gates)} gates of the workload are met.")
         lines += ["", f"{first_place(board, _plain)}."]
@@ -1246,9 +1242,9 @@ def csv_text(*boards: Board) -> str:
             ]
             + [s.peak_memory_mb, s.extra_storage_bytes]
             + [
-                number
+                part
                 for value in values
-                for number in ((value.mean, value.low, value.high) if value else (None, None, None))
+                for part in ((value.mean, value.low, value.high) if value else (None, None, None))
             ]
         )
     return out.getvalue()
@@ -1274,12 +1270,11 @@ def seed_table(board: Board, kinds: Sequence[str] = ("strategy",)) -> tuple[list
             references in it, the table shows what its rule rewards.
 
     Returns:
-        Rows, best first: Rank, Strategy, Category, Time (s) (median), Forget Loss,
-            Retain
-        Loss, Forget Acc, Retain Acc (means over seeds). Those that are not ok at every
-        seed follow with None everywhere and a Reason. And the summary: best_unlearning,
-        best_utility, fastest (rows, or None if nothing succeeded), total, succeeded,
-        errored, not_applicable.
+        Rows, best first: Rank, Strategy, Category, Time (s) (median), Forget Loss, Retain
+        Loss, Forget Acc, Retain Acc (means over seeds). Those that are not ok at every seed
+        follow with None everywhere and a Reason. And the summary: best_unlearning,
+        best_utility, fastest (rows, or None if nothing succeeded), total, succeeded, errored,
+        not_applicable.
     """
     keys = {
         "Forget Loss": "forget_loss",
@@ -1326,10 +1321,8 @@ def seed_markdown(
 ) -> str:
     """The board as the seed printed it: header block, criteria, medals, summary.
 
-    Two things are added where they are needed, because the seed had no such rows: the
-        count
-    of strategies that do not apply, and a footnote with the reason of each line of
-    dashes.
+    Two things are added where they are needed, because the seed had no such rows: the count
+    of strategies that do not apply, and a footnote with the reason of each line of dashes.
     """
     rows, summary = seed_table(board, kinds)
     facts, original = board.facts, board["original"].metrics
@@ -1344,12 +1337,12 @@ def seed_markdown(
         "",
         f"> **Generated**: {board.generated[:16].replace('T', ' ')}  ",
         f"> **Framework**: {framework}  ",
-        f"> **Model**: {_plain(facts.get('model', _DASH))}  ",
-        f"> **Data**: {data} ({facts.get('forget', _DASH)} forget / "
-        f"{facts.get('retain', _DASH)} retain, "
-        f"batch={facts.get('batch_size', _DASH)})  ",
-        f"> **Base Model Accuracy**: Forget {_number(base['forget_accuracy'], 4)} / "
-        f"Retain {_number(base['retain_accuracy'], 4)}  ",
+        f"> **Model**: {_plain(facts.get('model', DASH))}  ",
+        f"> **Data**: {data} ({facts.get('forget', DASH)} forget / "
+        f"{facts.get('retain', DASH)} retain, "
+        f"batch={facts.get('batch_size', DASH)})  ",
+        f"> **Base Model Accuracy**: Forget {number(base['forget_accuracy'], 4)} / "
+        f"Retain {number(base['retain_accuracy'], 4)}  ",
         f"> **Strategies Tested**: {summary['succeeded']} succeeded, "
         f"{summary['errored']} errored"
         + (f", {absent} not applicable" if absent else "")
@@ -1377,20 +1370,20 @@ def seed_markdown(
             notes.append(f"\\* `{row['Strategy']}`: {_plain(row['Reason'])}")
             mark = " \\*"
         cells = [
-            _DASH if rank is None else f"{medals.get(rank, '')}{rank}",
+            DASH if rank is None else f"{medals.get(rank, '')}{rank}",
             f"**{_plain(row['Strategy'])}**{mark}",
             _plain(row["Category"]),
-            _number(row["Time (s)"], 3),
+            number(row["Time (s)"], 3),
         ]
         for label in ("Forget Loss", "Retain Loss", "Forget Acc", "Retain Acc"):
-            cells.append(_number(row[label], 4))
+            cells.append(number(row[label], 4))
         lines.append("| " + " | ".join(cells) + " |")
     for note in notes:
         lines += ["", note]
 
     def winner(key: str, label: str, wording: str) -> str:
         row = summary[key]
-        return _DASH if row is None else f"`{row['Strategy']}` ({wording.format(row[label])})"
+        return DASH if row is None else f"`{row['Strategy']}` ({wording.format(row[label])})"
 
     lines += [
         "",

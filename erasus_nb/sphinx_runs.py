@@ -22,9 +22,7 @@ from sphinx.util import logging
 
 from . import ROOT, progress, records, selection
 from .cells import code_cells, tags_of, text_of
-
-# The command line and the leaderboard ask for these here.
-from .selection import BOARD_PROFILES, PUBLISHED, categories, choose_rows, unfinished  # noqa: F401
+from .selection import choose_rows
 from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -259,13 +257,13 @@ def _top_table(board: Board, best: int) -> str:
     ]
     shown = [*board.of("strategy")[:best], *(s for s in board.standings if s.kind != "strategy")]
     for standing in shown:
-        what = "strategy, analogue" if standing.analogue else standing.kind
+        what = [standing.kind, "analogue" if standing.analogue else "", standing.product]
         remarks = [*standing.flags]
         if standing.status == "partial":
             remarks.append(f"not ranked: {standing.reason}")
         cells = [
             code_span(standing.name),
-            text_span(what),
+            text_span(", ".join(filter(None, what))),
             _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
             standing.tier or "",
             text_span(", ".join(remarks)),
@@ -368,9 +366,7 @@ def fill(app, config) -> None:
     """Sphinx `config-inited`: compute the substitutions; unusable rows are a warning."""
     try:
         facts = substitutions(app.srcdir)
-    except Exception as error:
-        if not isinstance(error, (records.RecordError, ValueError)):
-            raise
+    except (records.RecordError, ValueError) as error:
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
         facts = {"rows_stamp": unusable, "downloads": unusable}

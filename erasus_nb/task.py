@@ -314,7 +314,7 @@ class Task:
         return self._training_seed
 
     def update_log(self):
-        """The log of every update of base training (provenance.UpdateLog)."""
+        """The log of every update of base training (update_log.UpdateLog)."""
         self._declared("update log")
         return self._records.get("update log")
 

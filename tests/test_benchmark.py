@@ -558,6 +558,17 @@ def test_one_seed_gives_a_board_without_intervals(cache):
     assert standing.rm.n == 1 and standing.rm.low == standing.rm.mean == standing.rm.high
 
 
+def test_a_control_of_another_time_stays_in_its_file_and_is_on_no_board(cache, tmp_path):
+    document = smoke(cache, seeds=(0,), out=tmp_path).references()
+    path = records.path_of("smoke", "synthetic", "reference", tmp_path)
+    former = document.rows[-1].model_copy(update={"strategy": "former_control"})
+    kept = records.read(path)
+    records.write(path, kept.model_copy(update={"rows": [*kept.rows, former]}))
+    again = smoke(cache, seeds=(0,), out=tmp_path).references()
+    assert [row.strategy for row in again.rows] == [row.strategy for row in document.rows]
+    assert former in records.read(path).rows
+
+
 def test_a_results_folder_that_cannot_be_written_stops_before_any_work(cache, tmp_path):
     (tmp_path / "results").write_text("a file where the folder should be")
     bench = smoke(cache, out=tmp_path / "results")

@@ -166,6 +166,10 @@ def test_a_healthy_page_breaks_no_rule(page):
         (code("from math import *", "setup"), "imports math.*; name what is used"),
         (code("from erasus_nb import metrics", "setup"), "imports erasus_nb.metrics"),
         (
+            code("from erasus_nb.measuring import Measuring", "setup"),
+            "imports erasus_nb.measuring.Measuring",
+        ),
+        (
             code("def f():\n    from erasus_nb.score import boards\n    return boards", "strategy"),
             "imports erasus_nb.score.boards",
         ),

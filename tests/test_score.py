@@ -915,6 +915,14 @@ def test_the_markdown_table_is_rectangular_and_names_missed_gates():
     assert "misses its gates" in text and "- C1 original >= 0.9: 0.500" in text
 
 
+def test_where_a_gate_failed_nobody_is_called_first():
+    board = board_of(rows("good", between(0.1)), rows("idle", between(0.9)))
+    assert board.leaders and "good" in score.first_place(board)
+    board = replace(board, gates_passed=False)
+    assert not board.leaders
+    assert score.first_place(board) == "A gate failed on toy, so no strategy is called first"
+
+
 def test_the_seed_board_is_printed_in_the_seed_format():
     numbers = lambda forget, retain: between(0.2) | {"C1": forget, "C4": retain}
     quick = records.Cost(

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from unittest.mock import Mock
 
 import fabricate
@@ -229,7 +230,7 @@ def put(project, folder, profile="laptop", at=None, **more):
 
 
 def test_without_rows_nothing_is_chosen_and_every_number_says_so(project):
-    assert sphinx_runs.choose_rows(project) is None
+    assert selection.choose_rows(project) is None
     facts = sphinx_runs.substitutions(project)
     assert facts["first_synthetic"] == facts["original_rm_digits"] == "not measured yet"
     assert "No rows yet" in facts["top_table_synthetic"]
@@ -237,36 +238,36 @@ def test_without_rows_nothing_is_chosen_and_every_number_says_so(project):
 
 def test_smoke_rows_are_never_chosen(project, monkeypatch):
     put(project, "smoke", "smoke")
-    assert sphinx_runs.choose_rows(project) is None
+    assert selection.choose_rows(project) is None
     monkeypatch.setenv("ERASUS_ROWS", "smoke")
     with pytest.raises(ValueError, match="ERASUS_ROWS is 'smoke'; allowed: laptop"):
-        sphinx_runs.choose_rows(project)
+        selection.choose_rows(project)
 
 
 def test_the_newest_complete_local_run_is_preferred_to_the_published_rows(project, monkeypatch):
     published = put(project, "published", at=3000)
-    assert sphinx_runs.choose_rows(project) == published
+    assert selection.choose_rows(project) == published
     laptop = put(project, "laptop", at=2000)
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.choose_rows(project) == laptop
     full = put(project, "full", "full", at=1000)
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.choose_rows(project) == laptop
     (laptop / "synthetic" / "reference.json").unlink()
-    assert sphinx_runs.choose_rows(project) == full
+    assert selection.choose_rows(project) == full
     (full / "synthetic" / "data.json").unlink()
-    assert sphinx_runs.choose_rows(project) == published
+    assert selection.choose_rows(project) == published
     monkeypatch.setenv("ERASUS_ROWS", "full")
-    assert sphinx_runs.choose_rows(project) == full
+    assert selection.choose_rows(project) == full
 
 
 def test_a_run_of_other_code_is_not_preferred_to_published_rows_of_this_code(project):
     laptop = put(project, "laptop")
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.choose_rows(project) == laptop
     edit(project, "data")
     published = put(project, "published")
-    assert sphinx_runs.choose_rows(project) == published
+    assert selection.choose_rows(project) == published
     assert "left aside" not in sphinx_runs.substitutions(project)["rows_stamp"].replace("\\", "")
     edit(project, "data", "return model.eval()", "return model")
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.choose_rows(project) == laptop
 
 
 def stale(folder, workload="*"):
@@ -323,7 +324,7 @@ def test_rows_of_an_earlier_schema_are_left_out_by_name(project, monkeypatch):
     (said,), _ = warnings_of_a_build(project, monkeypatch)
     assert said == f"rows left out: {path}: has schema version 1; this book reads 2"
     shutil.move(project / "results" / "published", project / "results" / "laptop")
-    assert sphinx_runs.choose_rows(project) is None
+    assert selection.choose_rows(project) is None
 
 
 def test_the_live_page_is_read_again_when_rows_pages_or_tuning_change(project):
@@ -366,17 +367,17 @@ def drop(path, *, seed=None, strategy=None):
 )
 def test_an_interrupted_run_is_not_preferred_to_the_published_rows(project, file, rows, said):
     published, laptop = put(project, "published"), put(project, "laptop")
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.choose_rows(project) == laptop
     drop(laptop / "synthetic" / f"{file}.json", **rows)
-    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project)) == [said]
-    assert sphinx_runs.choose_rows(project) == published
+    assert selection.unfinished(laptop, selection.categories(project)) == [said]
+    assert selection.choose_rows(project) == published
 
 
 def test_reference_rows_are_complete_when_their_gates_were_computed(project):
     laptop = put(project, "laptop")
     path = laptop / "synthetic" / "reference.json"
     records.write(path, records.read(path).model_copy(update={"gates": []}))
-    lacking = sphinx_runs.unfinished(laptop, sphinx_runs.categories(project))
+    lacking = selection.unfinished(laptop, selection.categories(project))
     assert lacking == ["the end of the reference rows of synthetic"]
 
 
@@ -399,17 +400,17 @@ def test_reference_rows_are_complete_when_their_gates_were_computed(project):
 def test_a_file_that_cannot_be_used_makes_a_run_incomplete_and_is_named(project, spoil, said):
     published, laptop = put(project, "published"), put(project, "laptop")
     spoil(laptop / "synthetic" / "data.json")
-    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project))[0] == said
-    assert sphinx_runs.choose_rows(project) == published
+    assert selection.unfinished(laptop, selection.categories(project))[0] == said
+    assert selection.choose_rows(project) == published
 
 
 def test_a_page_may_have_run_on_some_workloads_only(project):
     laptop = put(project, "laptop")
     fabricate.write(laptop, fabricate.documents("digits", seeds=2))
     (laptop / "digits" / "llm.json").unlink()
-    assert not sphinx_runs.unfinished(laptop, sphinx_runs.categories(project))
+    assert not selection.unfinished(laptop, selection.categories(project))
     put(project, "published")
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.choose_rows(project) == laptop
 
 
 def test_the_controls_of_a_complete_run_are_those_that_the_package_has():
@@ -422,7 +423,7 @@ def test_the_published_rows_of_the_real_pages_are_a_complete_run(tmp_path):
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     folder = tmp_path / "results" / "laptop"
     shutil.copytree(ROOT / "results" / "published", folder)
-    assert sphinx_runs.unfinished(folder, sphinx_runs.categories(ROOT)) == []
+    assert selection.unfinished(folder, selection.categories(ROOT)) == []
 
 
 def test_strays_of_jupyterlab_and_macos_change_nothing(project):
@@ -435,17 +436,17 @@ def test_strays_of_jupyterlab_and_macos_change_nothing(project):
     (laptop / "synthetic" / "._gradient.json").write_text("\0")
     (project / "results" / "full" / ".trash").mkdir(parents=True)
     (project / "results" / "full" / ".trash" / "gradient.json").write_text("{}")
-    assert sphinx_runs.categories(project) == sorted(PAGES)
-    assert sphinx_runs.unfinished(laptop, sphinx_runs.categories(project)) == []
-    assert sphinx_runs.unfinished(project / "results" / "full", []) == ["any rows"]
-    assert sphinx_runs.choose_rows(project) == laptop
+    assert selection.categories(project) == sorted(PAGES)
+    assert selection.unfinished(laptop, selection.categories(project)) == []
+    assert selection.unfinished(project / "results" / "full", []) == ["any rows"]
+    assert selection.choose_rows(project) == laptop
     assert sphinx_runs.substitutions(project) == facts
 
 
 def test_rows_asked_for_by_name_must_exist(project, monkeypatch):
     monkeypatch.setenv("ERASUS_ROWS", "full")
     with pytest.raises(ValueError, match="results/full has no rows"):
-        sphinx_runs.choose_rows(project)
+        selection.choose_rows(project)
 
 
 def test_numbers_in_prose_are_the_boards_numbers(project):
@@ -485,6 +486,17 @@ def test_the_front_page_calls_first_only_who_is_better_than_the_control(project,
     assert facts["first_synthetic"].startswith(begins.format(*(f"`{name}`" for name in names)))
     assert "`random_label`" in facts["first_synthetic"] and "lora" not in facts["first_synthetic"]
     assert all(f"| `{name}` |" in facts["top_table_synthetic"] for name in names)
+
+
+def test_the_front_page_says_what_was_measured_where_it_is_more_than_weights(project):
+    from erasus_nb import score
+
+    board = score.boards(put(project, "laptop"), project)["synthetic"]
+    first = board.of("strategy")[0]
+    several = replace(first, product="an ensemble of models")
+    others = tuple(s for s in board.standings if s is not first)
+    table = sphinx_runs._top_table(replace(board, standings=(several, *others)), 1)
+    assert f"| `{first.name}` | strategy, an ensemble of models |" in table.replace("\\", "")
 
 
 def test_the_front_page_says_what_the_comparison_leaves_out(project, monkeypatch):
