@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import ROOT, cells, profiles
+from .workloads import TAKES_PUBLISHED
 
 PACKAGE = __package__
 #: Prefix of the module that the tagged cells of a page make.
@@ -470,7 +471,7 @@ class Sources:
         if self.module(f"{PACKAGE}.workloads.{module}") is None:
             return None
         try:
-            sizes = asdict(profiles.sizes_of(profile, workload, module == "published"))
+            sizes = asdict(profiles.sizes_of(profile, workload, module in TAKES_PUBLISHED.values()))
         except ValueError:
             return None
         sizes.pop("seeds")  # how many rows there are changes none of them

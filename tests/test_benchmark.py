@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import linecache
+import math
 import os
 import signal
 import subprocess
@@ -294,6 +295,18 @@ def test_finished_rows_are_kept_and_changed_settings_rerun_alone(cache, tmp_path
 
     smoke(cache, out=tmp_path).run(honest_small_step, settings={"lr": 0.1})
     assert [r.key for r in records.read(path).rows] != [r.key for r in first]
+
+
+def test_a_diverged_retrained_model_leaves_the_other_rows_finished(cache, tmp_path):
+    bench = smoke(cache, out=tmp_path)
+    broken = {name: value * math.nan for name, value in bench.retrained()[1].items()}
+    bench.retrained()[1] = broken
+    rows = {r.seed: r for r in bench.references().rows if r.kind == "retrained"}
+    assert (rows[0].status, rows[1].status) == ("ok", "diverged")
+    before = bench.run(honest_small_step)
+    assert all(row.divergence_to_retrained.keys() == {"0"} for row in before)
+    again = bench.run(honest_small_step)
+    assert [row.cost.seconds for row in again] == [row.cost.seconds for row in before]
 
 
 def test_resume_off_measures_again(cache, tmp_path):
