@@ -150,6 +150,20 @@ class Bench(Measuring):
             code = keys.digest("live", common, keys.live_code(function))
         return (code if given is None else keys.digest("given", code, given)), edited
 
+    def uncommitted(self, function: Callable) -> bool:
+        """Whether a strategy of a page is not, as it runs, what was last committed.
+
+        Saved or not. False where git cannot tell, and for ideas of one's own.
+        """
+        page, name, sources = function.facts.category.lower(), function.__name__, keys.sources()
+        sources.look()  # the page may have been saved since
+        head = keys.at_head()
+        if head is None or sources.place_of(page, name) is None:
+            return False
+        here = sources.strategy_code(page, name, self.workload)
+        same = here == head.strategy_code(page, name, self.workload)
+        return not (same and keys.committed(function, page))
+
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from typing import Any
@@ -123,6 +123,8 @@ class Page:
         asked = sorted(given["workloads"] or [self.home], key=lambda w: w != self.home)
         self.benches = {w: _bench(w, given, published) for w in asked}
         self.functions: dict[str, Callable] = {}
+        #: Strategies that are not as they were last committed, saved or not.
+        self._edited: set[str] = set()
         self._rows: dict[str, list[records.Row]] = {w: [] for w in self.benches}
         self._references: dict[str, records.Document] = {}
         #: What `relearn` found: workload -> criterion -> model -> step -> values by seed.
@@ -149,7 +151,9 @@ class Page:
         rows = [row for row in reference.rows if row.seed in seeds]
         ran = [row for row in self._rows[workload] if only is None or row.strategy in only]
         mine = reference.model_copy(update={"category": self.name, "rows": ran})
-        return score.board([reference.model_copy(update={"rows": rows}), mine])
+        board = score.board([reference.model_copy(update={"rows": rows}), mine])
+        marked = (replace(s, edited=s.edited or s.name in self._edited) for s in board.standings)
+        return replace(board, standings=tuple(marked))
 
     def _selected(self, function: Callable) -> bool:
         wanted = self.given["strategies"]
@@ -168,6 +172,8 @@ class Page:
             display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
             return
         self.functions[function.__name__] = function
+        edited = any(bench.uncommitted(function) for bench in self.benches.values())
+        (self._edited.add if edited else self._edited.discard)(function.__name__)
         able = [w for w, bench in self.benches.items() if self._can_run(function, bench)]
         if not keep and not able:
             display(Markdown(f"`{function.__name__}` {self._why_not(function)}"))

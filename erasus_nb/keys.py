@@ -22,11 +22,12 @@ import inspect
 import json
 import linecache
 import secrets
+import subprocess
 import sys
 import sysconfig
 import textwrap
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
@@ -311,30 +312,48 @@ class Sources:
     Args:
         root: The project, for its notebooks.
         package: The package's folder; by default the one that runs.
+        instead: Path -> the text to take instead of the file's; None leaves the file out.
     """
 
-    def __init__(self, root: str | Path = ROOT, package: str | Path | None = None):
+    def __init__(
+        self,
+        root: str | Path = ROOT,
+        package: str | Path | None = None,
+        instead: Mapping[Path, str | None] | None = None,
+    ):
         self.root, folder = Path(root), Path(package or ROOT / PACKAGE)
+        self._instead = dict(instead or {})
         self._texts: dict[str, tuple[str, bool]] = {}
         self._pages: dict[str, str] = {}
         self._tuned: dict[str, dict] = {}
         self._modules: dict[str, Module] = {}
         self._digests: dict[frozenset, str] = {}
-        for path in sorted(folder.rglob("*.py")):
+        for path, text in sorted(self._read(folder, "**/*.py").items()):
             place = (PACKAGE, *path.relative_to(folder).with_suffix("").parts)
             is_package = place[-1] == "__init__"
             name = ".".join(place[:-1] if is_package else place)
-            self._texts[name] = path.read_text("utf-8"), is_package
+            self._texts[name] = text, is_package
         self.look()
+
+    def _read(self, folder: Path, pattern: str) -> dict[Path, str]:
+        """The files of a folder by path."""
+        paths = set(folder.glob(pattern)) - self._instead.keys()
+        given = {
+            path: text
+            for path, text in self._instead.items()
+            if text is not None and path.is_relative_to(folder) and path.match(pattern)
+        }
+        return {path: path.read_text("utf-8") for path in paths} | given
 
     def look(self) -> None:
         """Read the pages and the tuned settings again: both may be edited while a kernel runs."""
         folder = self.root / "notebooks"
-        found = {PAGE + p.stem: p.read_text("utf-8") for p in folder.glob("[!.]*.ipynb")}
+        pages = self._read(folder, "[!.]*.ipynb").items()
+        found = {PAGE + path.stem: text for path, text in pages if path.parent == folder}
         self._tuned = {}
-        for path in (folder / "tuned").glob("[!.]*.json"):
+        for path, text in self._read(folder / "tuned", "[!.]*.json").items():
             try:
-                self._tuned[path.stem] = json.loads(path.read_text("utf-8"))
+                self._tuned[path.stem] = json.loads(text)
             except ValueError as error:
                 raise ValueError(f"{path}: is not JSON ({error})") from error
         if found == self._pages:
@@ -478,18 +497,55 @@ class Sources:
         common = [self.rows_code(module), sizes]
         if strategy is None:
             return digest(common)
+        own = self._own_parts(page, strategy, workload)
+        return None if own is None else digest(common, *own)
+
+    def _own_parts(self, page: str, strategy: str, workload: str) -> tuple | None:
         place = self.place_of(page, strategy)
         if place is None:
             return None
         mark = self.mark_of(place)
         roots = [place, *(MAKERS[r] for r in mark.reads if r in MAKERS)]
-        return digest(common, self.digest(roots), mark, self.tuned(page, strategy, workload))
+        return self.digest(roots), mark, self.tuned(page, strategy, workload)
+
+    def strategy_code(self, page: str, strategy: str, workload: str) -> str | None:
+        """Hash of a strategy's own part of its rows' code; None if no page defines it."""
+        own = self._own_parts(page, strategy, workload)
+        return None if own is None else digest(own)
 
 
 @cache
 def sources() -> Sources:
     """The sources that this process was started with."""
     return Sources()
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints, run in the project; None where it says no."""
+    try:
+        ran = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+        )
+    except (OSError, UnicodeDecodeError):
+        return None
+    return ran.stdout if ran.returncode == 0 else None
+
+
+def at_head() -> Sources | None:
+    """The sources as they were last committed; None where git cannot tell."""
+    where = "--", PACKAGE, "notebooks"
+    changed = _git("diff", "--name-only", "-z", "HEAD", *where)
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", *where)
+    head = _git("rev-parse", "HEAD")
+    if None in (changed, new, head):
+        return None
+    names = {name for name in f"{changed}{new}".split("\0") if name}
+    return _committed_sources(head.strip(), frozenset(names)) if names else sources()
+
+
+@lru_cache(maxsize=4)
+def _committed_sources(head: str, names: frozenset[str]) -> Sources:
+    return Sources(instead={ROOT / name: _git("show", f"{head}:{name}") for name in names})
 
 
 # ------------------------------------------------------------------ code that runs

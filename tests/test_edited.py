@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -363,6 +364,7 @@ def test_an_edited_strategy_has_a_mark_until_the_edit_is_undone(
     kernel, shown, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("ERASUS_CACHE", str(tmp_path / "cache"))
+    with_git(monkeypatch)  # as in a tree where nothing is uncommitted
     page = book.start("gradient", {"profile": "smoke", "seeds": 2, "out": str(tmp_path)})
     file = tmp_path / "smoke" / "synthetic" / "gradient.json"
     ran = kernel("gradient")
@@ -391,3 +393,58 @@ def test_an_edited_strategy_has_a_mark_until_the_edit_is_undone(
     board = selection.load(tmp_path / "smoke", ROOT)
     assert not board.left_aside()
     assert json.loads(file.read_text("utf-8"))["rows"][: len(others)] == others
+
+
+# ------------------------------------------------------------------ saved, and not committed
+
+
+def with_git(monkeypatch, changed: str = "", new: str = "", head: str | None = None) -> None:
+    """Let git say that these files differ from the last commit, which held the text `head`."""
+    said = {"diff": changed, "ls-files": new, "rev-parse": f"{len(changed)}{new}{hash(head)}\n"}
+    monkeypatch.setattr(keys, "_git", lambda what, *rest: said.get(what, head))
+
+
+def uncommitted(page: str, name: str) -> bool:
+    function = cells.strategies(page)[name]
+    return Bench.uncommitted(SimpleNamespace(workload="synthetic"), function)
+
+
+GRADIENT = "notebooks/gradient.ipynb\0"
+
+
+def test_an_edit_that_was_saved_and_not_committed_is_known(monkeypatch):
+    now = (ROOT / "notebooks" / "gradient.ipynb").read_text("utf-8")
+    line = "student = training.clone(model)\\n"
+    assert line in now.partition("def scrub(")[2]
+    before, _, after = now.partition("def scrub(")
+    after = after.replace(line, "student = training.clone(model) or model\\n", 1)
+    with_git(monkeypatch, GRADIENT, head=f"{before}def scrub({after}")
+    assert uncommitted("gradient", "scrub")
+    assert not uncommitted("gradient", "gradient_ascent")
+    assert not uncommitted("parameter", "lora")
+
+
+def test_saved_prose_is_no_edit_and_a_page_of_no_commit_is_one(monkeypatch):
+    now = (ROOT / "notebooks" / "gradient.ipynb").read_text("utf-8")
+    with_git(monkeypatch, GRADIENT, head=now.replace("# Gradient:", "# Gradients:"))
+    assert not uncommitted("gradient", "scrub")
+    with_git(monkeypatch, new=GRADIENT)
+    assert uncommitted("gradient", "scrub") and not uncommitted("parameter", "lora")
+
+
+def test_where_git_cannot_tell_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(keys, "_git", lambda *given: None)
+    assert not uncommitted("gradient", "scrub")
+    with_git(monkeypatch)
+    assert keys.at_head() is keys.sources()
+
+
+def test_a_page_marks_what_is_not_committed(monkeypatch, tmp_path):
+    monkeypatch.setattr(book, "display", lambda thing: None)
+    monkeypatch.setattr(Bench, "uncommitted", lambda bench, function: True)
+    given = {"profile": "smoke", "out": str(tmp_path), "seeds": 1, "strategies": "ensemble"}
+    page = book.start("ensemble", given)
+    page.run(cells.strategies("ensemble")["ensemble"])
+    assert "ensemble (edited)" in page._lines("ensemble")
+    rows = page.rows("synthetic", "ensemble")
+    assert not any(row.edited for row in rows)  # it is what the file holds
