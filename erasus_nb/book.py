@@ -441,6 +441,8 @@ def _interval(interval: score.Interval | None, digits: int = 2) -> str:
 
 
 def _status(standing: score.Standing) -> str:
+    if standing.status == "ok":
+        return "no score: a part of it was not measured"
     return f"{standing.status.replace('_', ' ')}: {standing.reason}"
 
 

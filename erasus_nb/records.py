@@ -29,6 +29,10 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 class RecordError(Exception):
     """A result file cannot be used; the message names the file and what is wrong with it."""
 
+    def _render_traceback_(self) -> list[str]:
+        # Jupyter prints this instead of a stack trace: the reader needs the sentence.
+        return [f"RecordError: {self}"]
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 
 import fabricate
 import pytest
 
-from erasus_nb import book, score, tables
+from erasus_nb import book, records, score, tables
 from erasus_nb.strategy import NotApplicable, Unlearned, strategy
 
 ON = dict(category="Test", cite="", on=("synthetic",))
@@ -113,6 +114,21 @@ def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_p
     shown.clear()
     page.say(ensemble, "{m:C1} and {m:C2}")
     assert text(shown).endswith(" and —. Settings: the defaults.")
+
+
+def test_a_row_whose_score_lacks_a_part_says_so():
+    """Smoke rows of `text` were shown with `ok: None` where the flags stand."""
+    row = score.board(fabricate.documents()).of("strategy")[0]
+    line = book._line(replace(row, rm=None))
+    assert line[-1] == "no score: a part of it was not measured"
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence_in_a_notebook(tmp_path):
+    (tmp_path / "file").write_text("")
+    page = book.start("ensemble", {"profile": "smoke", "out": str(tmp_path / "file")})
+    with pytest.raises(records.RecordError, match="cannot be written") as caught:
+        page.request()
+    assert caught.value._render_traceback_() == [f"RecordError: {caught.value}"]
 
 
 def test_a_strategy_that_does_not_apply_says_why_and_is_escaped(page, shown):
