@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import ROOT
+from . import ROOT, cells
 
 
 class ParameterError(ValueError):
@@ -33,12 +33,8 @@ class Declared(NamedTuple):
 
 
 def _cells(path: Path, tag: str) -> list[str]:
-    notebook = json.loads(Path(path).read_text("utf-8"))
-    return [
-        "".join(cell["source"])
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", ())
-    ]
+    found = cells.code_cells(json.loads(path.read_text("utf-8")))
+    return [cells.text_of(cell) for _, cell in found if tag in cells.tags_of(cell)]
 
 
 def declared(path: str | Path) -> dict[str, Declared]:

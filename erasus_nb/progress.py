@@ -16,12 +16,12 @@ an executed notebook: where a page was is of no interest once it is done.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -118,17 +118,16 @@ class _Lines:
         self.quiet_since = time.monotonic()
         # In one write: an output of a notebook never holds part of a line.
         covered, self.shown = line.ljust(self.shown) + end, len(line) if end == "\r" else 0
-        try:
+        # A closed stream: the work goes on, whether or not somebody can be told.
+        with contextlib.suppress(OSError, ValueError):
             stream.write(covered)
             stream.flush()
-        except (OSError, ValueError):
-            pass  # Closed: the work goes on, whether or not somebody can be told.
 
 
 _lines = _Lines()
 
 
-@contextmanager
+@contextlib.contextmanager
 def working(
     what: str, total: int | None = None, unit: str = "step"
 ) -> Iterator[Callable[[object], None]]:

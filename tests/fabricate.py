@@ -282,3 +282,13 @@ def write(folder: Path, *groups: list[records.Document]) -> Path:
             path = folder / document.workload / f"{document.category}.json"
             records.write(path, sign(document, sources))
     return folder
+
+
+def outdated(folder: Path, *names: str) -> Path:
+    """Give the rows of some names (of all without any) a code that is nobody's."""
+    for path in records.paths(folder):
+        document = records.read(path)
+        for row in document.rows:
+            row.code = "of another time" if not names or row.strategy in names else row.code
+        records.write(path, document)
+    return folder

@@ -481,17 +481,8 @@ def test_boards_that_cannot_be_printed_are_refused_in_one_sentence(project, rows
     assert "gradient.json: is not complete JSON" in capsys.readouterr().err
 
 
-def outdated(folder, *names):
-    """Rows of some names (of all without any) get a code that is nobody's."""
-    for path in records.paths(folder):
-        document = records.read(path)
-        for row in document.rows:
-            row.code = "of another time" if not names or row.strategy in names else row.code
-        records.write(path, document)
-
-
 def test_rows_of_other_code_are_left_aside_and_counted(rows, capsys):
-    outdated(rows, "scrub", "sisa")
+    fabricate.outdated(rows, "scrub", "sisa")
     assert cli.main(["board", "--rows", str(rows)]) == 0
     shown = capsys.readouterr().out
     said = "6 were made with other code, settings or sizes than those that are here (scrub, sisa)"
@@ -502,7 +493,7 @@ def test_rows_of_other_code_are_left_aside_and_counted(rows, capsys):
 
 
 def test_a_folder_where_nothing_is_of_this_code_is_refused_in_one_sentence(rows, capsys):
-    outdated(rows)
+    fabricate.outdated(rows)
     for form in ("md", "csv", "json"):
         assert cli.main(["board", "--rows", str(rows), "--format", form]) == 2
         shown = capsys.readouterr()

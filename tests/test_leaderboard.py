@@ -13,7 +13,7 @@ from dataclasses import replace
 import fabricate
 import pytest
 
-from erasus_nb import ROOT, parameters, records, score, selection
+from erasus_nb import ROOT, parameters, score, selection
 
 SOURCE = ROOT / "notebooks" / "leaderboard.ipynb"
 NOTEBOOK = json.loads(SOURCE.read_text("utf-8"))
@@ -236,19 +236,9 @@ def test_the_page_says_which_rows_lack_seeds(tmp_path):
 # ------------------------------------------------------------------------ rows of other code
 
 
-def outdated(folder, *names):
-    """Give the rows of some names (of all without any) a code that is nobody's."""
-    for path in records.paths(folder):
-        document = records.read(path)
-        for row in document.rows:
-            row.code = "of another time" if not names or row.strategy in names else row.code
-        records.write(path, document)
-    return folder
-
-
 def test_rows_of_other_code_are_on_no_board_of_the_page_and_it_says_so(tmp_path):
     folder = fabricate.write(tmp_path, fabricate.documents(), fabricate.documents("digits"))
-    space = start(rows=str(outdated(folder, "scrub", "lora")))
+    space = start(rows=str(fabricate.outdated(folder, "scrub", "lora")))
     said = []
     space["display"] = lambda thing: said.append(str(thing.data))
     for text in ("def say(", "def called(", "def verdict("):
@@ -258,7 +248,7 @@ def test_rows_of_other_code_are_on_no_board_of_the_page_and_it_says_so(tmp_path)
 
 
 def test_where_no_row_is_of_this_code_the_page_says_so_without_numbers(tmp_path, monkeypatch):
-    folder = outdated(fabricate.write(tmp_path, fabricate.documents(seeds=2)))
+    folder = fabricate.outdated(fabricate.write(tmp_path, fabricate.documents(seeds=2)))
     with pytest.raises(parameters.ParameterError, match="of the code that is here: .* left aside"):
         start(rows=str(folder))
     monkeypatch.setattr(selection, "choose_rows", lambda root: folder)
