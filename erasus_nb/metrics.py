@@ -87,6 +87,30 @@ def auc(members: ArrayLike | Tensor, non_members: ArrayLike | Tensor) -> float:
     return float((below + not_above).mean() / (2 * len(non_members)))
 
 
+def tpr_at_fpr(members: ArrayLike | Tensor, non_members: ArrayLike | Tensor, fpr: float) -> float:
+    """Share of members found by the lowest threshold that calls at most `fpr` of the others one.
+
+    Args:
+        members, non_members: Scores, higher where membership is more likely; not empty.
+        fpr: Largest share of false positives, 0 to 1.
+
+    Raises:
+        ValueError: either is empty, or `fpr` is not a share.
+
+    Source: Carlini et al. (2022), arXiv 2112.03570, section III.
+    """
+    members, non_members = _array(members), _array(non_members)
+    if not len(members) or not len(non_members):
+        raise ValueError("a rate needs members and non-members")
+    if not 0 <= fpr <= 1:
+        raise ValueError(f"a share lies between 0 and 1, got {fpr}")
+    allowed = int(fpr * len(non_members))
+    # Strictly above the first score that may not be called a member.
+    highest = np.sort(non_members)[::-1]
+    threshold = highest[allowed] if allowed < len(highest) else -np.inf
+    return float((members > threshold).mean())
+
+
 def _array(x: ArrayLike | Tensor) -> np.ndarray:
     """A flat double array, also of a tensor on another device."""
     return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, float).ravel()

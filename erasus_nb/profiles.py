@@ -102,6 +102,40 @@ class TextSizes:
 
 
 @dataclass(frozen=True)
+class ImageTextSizes:
+    """The image-text workload in one profile.
+
+    Args:
+        seeds: Training seeds of a run.
+        writers: Invented writers per fold; a request is all their pairs.
+        core: Writers whom no fold asks to forget.
+        holdout, validation: Never-trained writers, per fold.
+        scans: Scans of each writer.
+        words: Different first, and different second, names.
+        bank: Never-trained pairs that outputs and per-example losses compare with.
+        layers, width, heads: Of each tower.
+        projection: Length of the embeddings.
+        patch: Side of the squares that a scan is cut into, in pixels.
+        recipe: Base training.
+    """
+
+    seeds: int
+    writers: int
+    core: int
+    holdout: int
+    validation: int
+    scans: int
+    words: int
+    bank: int
+    layers: int
+    width: int
+    heads: int
+    projection: int
+    patch: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class PublishedSizes:
     """A published language model on published data, in one profile.
 
@@ -148,24 +182,45 @@ PUBLISHED = {
 #: Base training of `text`.
 _LANGUAGE = Recipe(16, 8e-3, 10, weight_decay=0.01, warmup=0.15, final=0.05, clip=1.0)
 
+#: Base training of `image_text`.
+_CONTRASTIVE = Recipe(120, 2e-3, 126, weight_decay=0.01, warmup=0.05, final=0.02, clip=1.0)
+
 #: profile -> workload -> sizes. `smoke` is for plumbing: its rows never enter a board.
 #: `synthetic` has the seed board's sizes: 64 forget, 256 retain, batch 32. `digits` asks for
 #: more, because 104 forget against 104 holdout examples is what an AUC needs.
-PROFILES: dict[str, dict[str, Sizes | TextSizes]] = {
+PROFILES: dict[str, dict[str, Sizes | TextSizes | ImageTextSizes]] = {
     "smoke": {
         "synthetic": Sizes(2, 44, 20, 64, 96, 20, 4, Recipe(8, 3e-3)),
         "digits": Sizes(2, 24, 15, 120, 39, 20, 4, Recipe(3, 2e-3)),
         "text": TextSizes(2, 4, 4, 6, 2, 2, 1, 2, 32, 2, replace(_LANGUAGE, epochs=2)),
+        "image_text": ImageTextSizes(
+            2,
+            4,
+            4,
+            4,
+            4,
+            6,
+            24,
+            16,
+            2,
+            32,
+            2,
+            32,
+            2,
+            replace(_CONTRASTIVE, epochs=4, batch_size=64),
+        ),
     },
     "laptop": {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
         "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
         "text": TextSizes(5, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
+        "image_text": ImageTextSizes(5, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
     },
     "full": {
         "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
         "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
         "text": TextSizes(10, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
+        "image_text": ImageTextSizes(10, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
     },
 }
 
@@ -180,7 +235,7 @@ WORKLOADS = tuple(PROFILES["laptop"])
 
 def sizes_of(
     profile: str, workload: str, published: bool = False
-) -> Sizes | TextSizes | PublishedSizes:
+) -> Sizes | TextSizes | ImageTextSizes | PublishedSizes:
     """The sizes of one workload in one profile.
 
     Args:

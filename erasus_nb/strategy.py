@@ -58,6 +58,7 @@ NEEDS = {
     "decoder": "a transformer decoder, layer by layer",
     "facts": "facts with a subject and an object, marked in the data",
     "pairs": "examples that are pairs of two modalities",
+    "attention": "attention layers whose logits can be made flatter",
     "two views": "examples that two encoders could see, one half each",
     "denoiser": "a network that takes noise out of an image, step by step",
 }

@@ -166,6 +166,10 @@ class Task:
         """Training loss of each example."""
         raise NotApplicable("this workload has no per-example loss")
 
+    def example_loss(self, model, batch: Batch) -> Tensor:
+        """Loss of each example that does not depend on which others are in the batch."""
+        return self.loss(model, batch)
+
     def outputs(self, model, batch: Batch) -> Tensor:
         """What the model says, before any normalisation; (B, C) for a classifier."""
         raise NotApplicable("this workload has no outputs that compare between models")
@@ -276,6 +280,14 @@ class Task:
     def embeddings(self, model, batch: Batch) -> dict[str, Embedding]:
         """Modality -> what the model makes of that half of each pair."""
         raise NotApplicable("this workload has one modality; there is nothing to embed")
+
+    def attentions(self, model) -> dict[str, list[str]]:
+        """Modality -> names of its attention modules; their `scale` multiplies the logits."""
+        raise NotApplicable("this workload's model has no attention")
+
+    def temperature(self, model) -> Tensor:
+        """What cosines of two modalities are multiplied with to become logits, a scalar."""
+        raise NotApplicable("this workload has one modality; there is nothing to match")
 
     # ---- what only some strategies declare
 

@@ -292,6 +292,13 @@ class Bound:
     def __call__(self, *args, **kwargs):
         return functional_call(self.model, self.parameters, args, kwargs)
 
+    def __getattr__(self, name: str) -> Tensor:
+        """A parameter of the module itself, such as CLIP's `logit_scale`."""
+        try:
+            return self.__dict__["parameters"][name]
+        except KeyError:
+            raise AttributeError(f"the module itself has no parameter {name}") from None
+
 
 def gradient(model: nn.Module, task: Task, batch: Batch) -> dict[str, Tensor]:
     """Gradient of the mean loss over a batch, by parameter name; the model is not changed."""
@@ -323,7 +330,7 @@ def squared_gradients(
 
     def one(values, fields):
         example = Batch({k: v.unsqueeze(0) for k, v in fields.items()}, batch._hidden)
-        return task.loss(Bound(model, values), example).sum()
+        return task.example_loss(Bound(model, values), example).sum()
 
     per_example = vmap(grad(one), (None, 0))
     totals = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}

@@ -40,6 +40,18 @@ LANGUAGE_MODEL = [
     *_SCORE,
 ]
 
+#: As of a language model: a caption that describes its scan is found among all by who never saw
+#: the pair, too. A concept is known from any image of it, trained on or not, so a request for one
+#: cannot ask that membership shows.
+DUAL_ENCODER = [
+    {"measure": "C1 original", "sign": ">=", "bound": 0.9},
+    {"measure": "C1 retrained over holdout", "sign": "<=", "bound": 0.05},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.5},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15, "request": "standard"},
+    {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
+    *_SCORE,
+]
+
 #: Others' models recite and answer less than ours; what can be ranked is a difference.
 PUBLISHED = [
     {"measure": "C1 gap", "sign": ">=", "bound": 0.2},
