@@ -58,11 +58,13 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
             parameters.one_of("strategy", strategy, parameters.strategies_in(path))
         if values.get("seeds") is not None and values["seeds"] < 1:
             raise parameters.ParameterError("seeds must be at least 1")
-    except parameters.ParameterError as error:
+        if values.get("model"):
+            asked = values.get("workloads", ())
+            values["workloads"] = [workloads.made_for(name, values["model"], asked)]
+    except ValueError as error:
         raise parameters.ParameterError(f"{name}: {error}") from None
     if "workloads" in known and not values.get("workloads"):
-        takes = list(workloads.TAKES_PUBLISHED)
-        values["workloads"] = takes if values.get("model") else _supported(name)
+        values["workloads"] = _supported(name)
     if values.get("out"):
         values["out"] = str(Path(values["out"]).resolve())  # the kernel starts elsewhere
     for what in _SOURCES:
@@ -127,7 +129,7 @@ def _is_done(job: Job) -> bool:
         return all(written(f"{workload}{request}") for workload in job.values.get("workloads", []))
     # The hash at the end of such a board's name is that of weights that nobody has read yet;
     # that they are the same ones is what the stamp says.
-    name = identity.board_slug(value("data"), value("model"))
+    name = identity.board_slug(job.values["workloads"][0], value("data"), value("model"))
     board = re.compile(rf"{re.escape(name)}(-[0-9a-f]{{8}})?{request}")
     profile = records.path_of(value("profile"), name, job.name, value("out")).parents[1]
     there = profile.iterdir() if profile.is_dir() else ()

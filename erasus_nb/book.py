@@ -49,12 +49,11 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     known = strategies_in(ROOT / "notebooks" / f"{name}.ipynb")
     for workload in given["workloads"]:
         one_of("workload", workload, workloads.WORKLOADS)
-    takes = list(workloads.TAKES_PUBLISHED)
-    if _published(given) and not set(given["workloads"]) <= set(takes):
-        raise ParameterError(
-            f"published models and data are for workload {' or '.join(takes)} alone: leave "
-            f"workloads empty or give {takes}"
-        )
+    if published := _published(given):
+        try:
+            workloads.made_for(name, published.model, given["workloads"])
+        except ValueError as error:
+            raise ParameterError(str(error)) from None
     for strategy in given["strategies"]:
         one_of("strategy", strategy, known)
     one_of("profile", given["profile"], profiles.PROFILES)
@@ -116,11 +115,11 @@ class Page:
     def __init__(self, name: str, given: dict[str, Any], known: Sequence[str]):
         self.name, self.given, self.known = name, given, list(known)
         published = _published(given)
-        self.home, takes = workloads.home(name), workloads.TAKES_PUBLISHED
-        if published and self.home not in takes:
-            self.home = next(iter(takes))
+        self.home, asked = workloads.home(name), given["workloads"]
+        if published:
+            self.home = workloads.made_for(name, published.model, asked)
         # The page's own workload comes first, in whatever order they were asked for.
-        asked = sorted(given["workloads"] or [self.home], key=lambda w: w != self.home)
+        asked = sorted(asked or [self.home], key=lambda w: w != self.home)
         self.benches = {w: _bench(w, given, published) for w in asked}
         self.functions: dict[str, Callable] = {}
         #: Strategies that are not as they were last committed, saved or not.

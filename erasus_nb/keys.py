@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import ROOT, cells, profiles
-from .workloads import TAKES_PUBLISHED
 
 PACKAGE = __package__
 #: Prefix of the module that the tagged cells of a page make.
@@ -490,7 +489,7 @@ class Sources:
         if self.module(f"{PACKAGE}.workloads.{module}") is None:
             return None
         try:
-            sizes = asdict(profiles.sizes_of(profile, workload, module in TAKES_PUBLISHED.values()))
+            sizes = asdict(profiles.sizes_of(profile, workload, module.endswith(".published")))
         except ValueError:
             return None
         sizes.pop("seeds")  # how many rows there are changes none of them

@@ -169,14 +169,16 @@ class PublishedSizes:
 #: What TOFU's authors fine-tune with: 5 epochs, 1e-5, weight decay 0.01.
 _FINE_TUNING = Recipe(5, 1e-5, 8, weight_decay=0.01)
 
-#: A published model's sizes, by profile.
+#: profile -> workload -> sizes of published models and data.
 PUBLISHED = {
     # Too few steps for bfloat16, which rounds a step of 1e-5 away more often than not.
-    "smoke": PublishedSizes(
-        1, 128, 16, 8, replace(_FINE_TUNING, epochs=1), dtype="float32", forget=16
-    ),
-    "laptop": PublishedSizes(2, 512, 2000, 100, _FINE_TUNING),
-    "full": PublishedSizes(3, 2048, None, None, _FINE_TUNING),
+    "smoke": {
+        "text": PublishedSizes(
+            1, 128, 16, 8, replace(_FINE_TUNING, epochs=1), dtype="float32", forget=16
+        ),
+    },
+    "laptop": {"text": PublishedSizes(2, 512, 2000, 100, _FINE_TUNING)},
+    "full": {"text": PublishedSizes(3, 2048, None, None, _FINE_TUNING)},
 }
 
 #: Base training of `text`.
@@ -247,11 +249,8 @@ def sizes_of(
     table = PUBLISHED if published else PROFILES
     if profile not in table:
         raise ValueError(f"there is no profile {profile!r}; there are {', '.join(table)}")
-    if published:
-        return PUBLISHED[profile]
-    if workload not in PROFILES[profile]:
+    if workload not in table[profile]:
         raise ValueError(
-            f"profile {profile!r} has no workload {workload!r}; "
-            f"it has {', '.join(PROFILES[profile])}"
+            f"profile {profile!r} has no workload {workload!r}; it has {', '.join(table[profile])}"
         )
-    return PROFILES[profile][workload]
+    return table[profile][workload]

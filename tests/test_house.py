@@ -15,6 +15,7 @@ import pytest
 
 from erasus_nb import ROOT, cells, keys
 from erasus_nb.profiles import WORKLOADS
+from erasus_nb.workloads import TAKES_PUBLISHED
 
 PACKAGE = keys.PACKAGE
 #: What shows results; a row must not depend on any of it.
@@ -81,7 +82,7 @@ def measuring() -> set[str]:
     """The modules of everything that can change a row, and of what keeps rows."""
     sources = keys.sources()
     makers = [*keys.MAKERS.values(), (f"{PACKAGE}.controls", "*")]
-    for name in (*WORKLOADS, "published"):
+    for name in (*WORKLOADS, *(f"{workload}.published" for workload in TAKES_PUBLISHED)):
         makers.append((f"{PACKAGE}.workloads.{name}", "make"))
     found = {module for module, _ in sources.closure([keys.ROWS, keys.MODELS, *makers])}
     return found | {f"{PACKAGE}.{name}" for name in KEEPING}

@@ -8,7 +8,13 @@ import sys
 import pytest
 
 from erasus_nb import ROOT, __main__, cells, records
-from erasus_nb.workloads.identity import LONGEST, board_slug, folder_stamp, split_request
+from erasus_nb.workloads.identity import (
+    LONGEST,
+    board_slug,
+    folder_stamp,
+    model_type,
+    split_request,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,11 +29,11 @@ from erasus_nb.workloads.identity import LONGEST, board_slug, folder_stamp, spli
     ],
 )
 def test_names_of_any_script_stay_readable(data, model, slug):
-    assert board_slug(data, model) == slug
+    assert board_slug("text", data, model) == slug
 
 
 def test_a_name_fits_any_file_system():
-    name = board_slug("数" * 80, "m" * 200)
+    name = board_slug("text", "数" * 80, "m" * 200)
     assert len(name.encode()) <= 2 * LONGEST + len("text--")
     assert name.startswith("text-数数") and name.endswith("-mm" + "m" * (LONGEST - 2))
 
@@ -35,7 +41,17 @@ def test_a_name_fits_any_file_system():
 def test_a_folder_given_by_a_dot_has_a_name(tmp_path, monkeypatch):
     (tmp_path / "Target").mkdir()
     monkeypatch.chdir(tmp_path / "Target")
-    assert board_slug("TOFU", ".") == "text-tofu-target"
+    assert board_slug("text", "TOFU", ".") == "text-tofu-target"
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [('{"model_type": "clip"}', "clip"), ('{"model_type": 1}', ""), ("[]", ""), ("{", "")],
+)
+def test_what_a_model_is_stands_in_its_configuration(tmp_path, config, found):
+    assert model_type(str(tmp_path)) == model_type("owner/model") == ""
+    (tmp_path / "config.json").write_text(config)
+    assert model_type(str(tmp_path)) == found
 
 
 def test_a_request_is_told_from_the_data():

@@ -11,7 +11,7 @@ import published
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, ViTConfig, ViTModel
 
 from erasus_nb import cells, parameters, training, workloads
 from erasus_nb.benchmark import Bench
@@ -21,7 +21,8 @@ from erasus_nb.strategy import Batch, NotApplicable, Split, settings_of, strateg
 from erasus_nb.task import Meter
 from erasus_nb.training import same_weights
 from erasus_nb.workloads import Published
-from erasus_nb.workloads.published import (
+from erasus_nb.workloads.text import IGNORED, TextTask, following
+from erasus_nb.workloads.text.published import (
     DAY,
     Example,
     _ask,
@@ -32,7 +33,6 @@ from erasus_nb.workloads.published import (
     open_model,
     stopped_clock,
 )
-from erasus_nb.workloads.text import IGNORED, TextTask, following
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(2, 1e-3, 4)
@@ -832,6 +832,13 @@ def test_model_and_data_go_together(made):
         workloads.load("digits", "smoke", "cpu", source(made))
 
 
+def test_a_model_of_another_kind_is_named(made, tmp_path):
+    model = ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is of type vit; wanted is a causal language model"):
+        build(Published(str(tmp_path), str(made / "TOFU")), SIZES, CPU)
+
+
 def test_a_page_refuses_in_one_sentence(made):
     from erasus_nb import book
 
@@ -840,7 +847,7 @@ def test_a_page_refuses_in_one_sentence(made):
     with pytest.raises(parameters.ParameterError, match="together"):
         book.start("llm", {**given, "model": str(made / "target")})
     both = {"model": str(made / "target"), "data": str(made / "TOFU")}
-    with pytest.raises(parameters.ParameterError, match="for workload text alone"):
+    with pytest.raises(parameters.ParameterError, match="for one workload: leave workloads empty"):
         book.start("llm", {**given, **both, "workloads": ["synthetic", "text"]})
 
 

@@ -1,24 +1,30 @@
 """The workloads, a folder for each kind, and the one door to them.
 
 A workload is a module here with a function `make(sizes, device)`, and sizes of that name in
-profiles.py. Nothing else lists them.
+profiles.py. It takes models and data of others if its folder has a module `published`. Nothing
+else lists them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..profiles import WORKLOADS, sizes_of
 from .given import Published
+from .identity import model_type
 
 if TYPE_CHECKING:
     from .base import Workload
 
-__all__ = ["TAKES_PUBLISHED", "WORKLOADS", "Published", "home", "load"]
+__all__ = ["TAKES_PUBLISHED", "WORKLOADS", "Published", "home", "load", "made_for"]
 
-#: Workloads that models and data of others can be given for, and the module that reads them.
-TAKES_PUBLISHED = {"text": "published"}
+#: Workloads that models and data of others can be given for.
+TAKES_PUBLISHED = tuple(
+    name for name in WORKLOADS if Path(__file__).with_name(name).joinpath("published.py").is_file()
+)
 
 
 def load(
@@ -44,8 +50,41 @@ def load(
         raise ValueError(
             f"published models and data are for workload {' or '.join(TAKES_PUBLISHED)}, not {name}"
         )
-    module = import_module(f".{TAKES_PUBLISHED[name]}", __name__)
-    return module.make(published, profile, torch.device(device))
+    return _door(name).make(published, profile, torch.device(device))
+
+
+def _door(name: str):
+    """The module that reads models and data of others for a workload."""
+    return import_module(f".{name}.published", __name__)
+
+
+def made_for(page: str, model: str, asked: Sequence[str] = ()) -> str:
+    """The workload that a model of others is for.
+
+    The one asked for. Where none is: that of the page, if it takes any; else the first that
+    takes models of this type, if the model is in a folder here; else the first that takes any.
+
+    Args:
+        page: The notebook that is given the model.
+        model: Its hub id or folder.
+        asked: The workloads that the notebook was asked for.
+
+    Raises:
+        ValueError: asked for several workloads, or for one that takes no models of others.
+    """
+    if asked and (len(asked) > 1 or asked[0] not in TAKES_PUBLISHED):
+        raise ValueError(
+            "published models and data are for one workload: leave workloads empty or give "
+            + " or ".join(str([name]) for name in TAKES_PUBLISHED)
+        )
+    if asked:
+        return asked[0]
+    if (name := home(page)) in TAKES_PUBLISHED:
+        return name
+    if found := model_type(model):
+        fitting = [name for name in TAKES_PUBLISHED if found in _door(name).MODELS]
+        return (fitting or TAKES_PUBLISHED)[0]
+    return TAKES_PUBLISHED[0]
 
 
 def home(page: str) -> str:

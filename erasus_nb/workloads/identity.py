@@ -5,6 +5,7 @@ Nothing here loads torch or reads a weight: the command line asks before it star
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from pathlib import Path
@@ -19,13 +20,23 @@ def split_request(data: str) -> tuple[str, str]:
     return (data[: found.start()], found[1]) if found else (data, "")
 
 
-def board_slug(data: str, model: str) -> str:
+def model_type(model: str) -> str:
+    """What the configuration of a model in a folder here calls its architecture; else ""."""
+    try:
+        config = json.loads(Path(model, "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # whoever opens the model says what is wrong with it
+        return ""
+    found = config.get("model_type") if isinstance(config, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def board_slug(workload: str, data: str, model: str) -> str:
     """What a reader knows the board of published data and a published model by.
 
     The letters and digits of any script stay. Different sources can share it; the board's
     name has a hash of their content behind it.
     """
-    return "-".join(filter(None, ("text", _readable(data), _readable(model))))
+    return "-".join(filter(None, (workload, _readable(data), _readable(model))))
 
 
 def _readable(source: str) -> str:

@@ -1,7 +1,6 @@
 """Models and data of others for workload `text`: MUSE and TOFU as their authors publish them.
 
-A hub id and a local folder go the same way; a folder is what `hf download` leaves. Weights are
-read from safetensors only and no code of a repository is run.
+Where models are found and what is refused of any is in hub.py.
 """
 
 from __future__ import annotations
@@ -9,36 +8,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from typing import NamedTuple
 
 import torch
-from huggingface_hub import constants
 from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import chat_template_utils, logging
 
-from .. import metrics, profiles
-from ..strategy import Batch, settings_of
-from ..training import global_seed
-from .gates import PUBLISHED
-from .given import Published
-from .identity import board_slug, split_request
-from .text import (
+from ... import metrics, profiles
+from ...strategy import Batch
+from .. import hub
+from ..given import Published
+from ..identity import board_slug, split_request
+from . import (
     Part,
     TextFold,
     TextRequest,
@@ -71,9 +65,8 @@ DATES = dict.fromkeys(("date_string", "current_date", "today"), DAY.strftime("%d
 #: TOFU's requests, with the retain set of each.
 TOFU = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 
-
-#: Strategies whose step size is that of something else than the model's weights.
-STEPS_OF_THEIR_OWN = ("mask_based",)
+#: The architectures (`model_type`) that this door takes.
+MODELS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 class Example(NamedTuple):
@@ -124,11 +117,11 @@ class _Data:
 
         datasets.disable_progress_bars()
         self.name, self._datasets = name, datasets
-        _reachable(name, "dataset")
+        hub.reachable(name, "dataset")
         try:
             self.configs = datasets.get_dataset_config_names(name)
         except Exception as error:
-            raise _unreachable(name, "dataset", error) from error
+            raise hub.unreachable(name, "dataset", error) from error
 
     def rows(self, config: str, split: str, *columns: str) -> list[tuple[str, ...]]:
         """The columns of one split, row by row.
@@ -146,7 +139,7 @@ class _Data:
             there = self._datasets.get_dataset_split_names(self.name, config)
             found = self._table(config, split) if split in there else None
         except Exception as error:  # whatever a library finds wrong with somebody's files
-            raise _unreachable(f"{self.name}, {config}", "dataset", error) from error
+            raise hub.unreachable(f"{self.name}, {config}", "dataset", error) from error
         if found is None:
             raise ValueError(
                 f"configuration {config} of {self.name} has no split {split}; "
@@ -325,93 +318,10 @@ def _tofu(data: _Data, wanted: str, ask: Callable[[str], str]) -> Corpus:
 # ------------------------------------------------------------------ reading models
 
 
-def _reachable(name: str, kind: str) -> None:
-    """Refuse what is neither a folder nor a hub id, and a hub id without a network.
-
-    The hub's own client would try again for most of a minute. Whoever has the files in its
-    cache sets HF_HUB_OFFLINE, and then it is not asked for at all.
-    """
-    if Path(name).is_dir():
-        return
-    if not re.fullmatch(r"(?!\.)[\w.-]+/[\w.-]+", name):
-        raise ValueError(f"{kind} {name!r} is no folder here and no hub id of the form owner/name")
-    if constants.HF_HUB_OFFLINE or getproxies():
-        return
-    host = urlsplit(constants.ENDPOINT).hostname
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError as error:
-        raise _unreachable(name, kind, error) from error
-
-
-def _unreachable(name: str, kind: str, error: Exception) -> ValueError:
-    while error.__cause__:  # the first thing that went wrong says most
-        error = error.__cause__
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    if Path(name.split(",")[0]).is_dir():
-        return ValueError(f"{kind} {name} cannot be read: {reason[0]}")
-    place = "--repo-type dataset " if kind == "dataset" else ""
-    return ValueError(
-        f"{kind} {name} is no folder here, and the hub did not give it ({reason[0]}); "
-        f"on a machine with network, `hf download {place}{name} --local-dir FOLDER` gets "
-        "it, and FOLDER can be given instead"
-    )
-
-
 def open_model(name: str, dtype: str, device: torch.device) -> nn.Module:
-    """A causal language model in eval mode, loaded straight onto the device.
-
-    Args:
-        name: Hub id or folder; only safetensors are read.
-        dtype: Of the weights, e.g. "bfloat16".
-
-    Raises:
-        ValueError: it is not there, not such a model, an adapter on one, lacks weights, or
-            some are not finite.
-    """
-    _reachable(name, "model")
-    adapter = ValueError(
-        f"model {name} is an adapter (LoRA) on another model; merge it (merge_and_unload) "
-        "and save the whole model"
-    )
-    if Path(name, "adapter_config.json").is_file():
-        raise adapter
-    try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            device_map={"": device},
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # whatever a library finds wrong with somebody's files
-        raise _unreachable(name, "model", error) from error
-    if getattr(model, "_hf_peft_config_loaded", False):
-        raise adapter
-    if lacking := sorted(loaded["missing_keys"]):
-        raise ValueError(
-            f"model {name} lacks the weights {lacking[0]}"
-            + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
-            + ", which would be drawn at random"
-        )
-    _check_finite(name, model)
-    return model.eval()
-
-
-def _check_finite(name: str, model: nn.Module) -> None:
-    """Refuse weights that hold NaN or infinity, as training that diverged leaves them."""
-    for key, value in model.state_dict().items():
-        if not value.is_floating_point() or not value.numel():
-            continue
-        # Both ends are NaN if anything is; nothing of the tensor's size is made.
-        ends = torch.stack(value.aminmax())
-        if not ends.isfinite().all():
-            held = "NaN" if ends.isnan().any() else "infinity"
-            raise ValueError(
-                f"model {name} holds {held} in its weights {key}, as training that diverged "
-                "leaves them: nothing can be measured on it"
-            )
+    """A causal language model; see `hub.open_model`."""
+    wanted = "a causal language model"
+    return hub.open_model(name, AutoModelForCausalLM, dtype, device, MODELS, wanted)
 
 
 def open_tokenizer(name: str, config):
@@ -421,11 +331,11 @@ def open_tokenizer(name: str, config):
         ValueError: it is not there; it has no end token; it has tokens that the model has
             no embedding for; its texts start and end otherwise than the model's.
     """
-    _reachable(name, "tokenizer")
+    hub.reachable(name, "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
-        raise _unreachable(name, "tokenizer", error) from error
+        raise hub.unreachable(name, "tokenizer", error) from error
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"the tokenizer {name} has {len(tokenizer)} tokens and the model embeds "
@@ -528,7 +438,7 @@ class PublishedTask(TextTask):
 
 
 @dataclass
-class PublishedWorkload(TextWorkload):
+class PublishedWorkload(hub.GivenWorkload, TextWorkload):
     """Workload `text` with published models and data; see Published for the sources.
 
     Args:
@@ -546,28 +456,11 @@ class PublishedWorkload(TextWorkload):
     template: nn.Module | None = None
     source: Published | None = None
 
-    in_prose = False
-    published = True
-    gates = PUBLISHED
-    #: Only what base training here could leave, and that at a bearable size.
-    no_record = {
-        **TextWorkload.no_record,
-        "update log": "a log of every update of a model of this size is many times the "
-        "model, and a published model comes without one",
-        "sisa shards": "the shards would be fine-tuned from the start at several times the "
-        "cost of the original; a published model comes without them",
-    }
+    no_record = {**TextWorkload.no_record, **hub.NO_RECORD}
 
     def __post_init__(self):
         super().__post_init__()
         self.criteria = {**self.criteria, "C2": "answers"}
-        if "original" in self.models:
-            self.fixed = lambda kind: self.models[kind]
-            self.no_record = {
-                **self.no_record,
-                "initial weights": "a published model comes without the weights that its "
-                "training started from",
-            }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -575,36 +468,11 @@ class PublishedWorkload(TextWorkload):
 
         Wherever they lie and whatever their folders are called.
         """
-        config = self.template.config.to_diff_dict()
-        for name in ("_name_or_path", "architectures", "transformers_version"):
-            config.pop(name, None)
-        parts = [super().fingerprint, self.sizes.dtype, config, _content(self.tokenizer)]
-        parts += [[kind, _digest(weights)] for kind, weights in self.models.items()]
+        parts = [super().fingerprint, self.given_parts]
         tables = [self.data, *self.read.values(), *(fold.validation for fold in self.folds)]
-        parts += [[len(fold.ids) for fold in self.folds], *(_digest(dict(t)) for t in tables)]
+        parts += [[len(fold.ids) for fold in self.folds], *(hub.digest(dict(t)) for t in tables)]
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def made_by(self) -> str:
-        return "published"
-
-    @property
-    def about(self) -> dict:
-        how = (
-            "both models are published"
-            if self.fixed
-            else "original and retrained model are trained here from one published model"
-        )
-        return {
-            **super().about,
-            "published": {
-                **{k: v for k, v in vars(self.source).items() if v},
-                "content": self.fingerprint,
-                "dtype": self.sizes.dtype,
-                "references": how,
-            },
-        }
 
     def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> TextRequest:
         """The request; see TextWorkload.
@@ -615,8 +483,7 @@ class PublishedWorkload(TextWorkload):
         """
         if kind == "standard" and 1 not in folds:
             raise ValueError("the published questions are about fold 1, so a request holds it")
-        if self.fixed and tuple(folds) != (1,):
-            raise ValueError("the published retrained model left out fold 1 and nothing else")
+        self.check_left_out(folds)
         asked = super().request(kind, folds)
         return replace(
             asked,
@@ -624,41 +491,10 @@ class PublishedWorkload(TextWorkload):
             sentence=f"fold {', '.join(map(str, asked.folds))} of {self.source.data}",
         )
 
-    def adapted(
-        self, function: Callable, chosen: dict[str, Any], by: str
-    ) -> tuple[dict[str, Any], str]:
-        """Settings with step sizes scaled by the ratio of the base step sizes."""
-        full, scaled = {**settings_of(function), **chosen}, dict(chosen)
-        share = self.sizes.recipe.lr / profiles.sizes_of("laptop", "text").recipe.lr
-        if function.__name__ not in STEPS_OF_THEIR_OWN:
-            if isinstance(full.get("lr"), float):
-                scaled["lr"] = full["lr"] * share
-            if full.get("lrs"):
-                scaled["lrs"] = tuple(lr * share for lr in full["lrs"])
-        return scaled, (
-            f"{by}, all on the small model of `text`; step sizes scaled by the ratio of the base "
-            "step sizes; nothing was tuned on this model"
-        )
-
     def rows_of(self, request: TextRequest) -> dict[str, Batch]:
         return self.read
 
     # ---- models
-
-    def start_model(self, seed: object) -> nn.Module:
-        if "start" not in self.models:
-            return self.make_model(seed)
-        return self.load(self.models["start"])
-
-    def make_model(self, seed: object) -> nn.Module:
-        with global_seed(("init", self.name, seed)):
-            return self.build(seed)
-
-    def load(self, state: dict[str, Tensor]) -> nn.Module:
-        # Not from a fresh model: to draw billions of weights takes longer than to unlearn.
-        model = deepcopy(self.template)
-        model.load_state_dict(state)
-        return model.eval()
 
     def task(self, seed: object = 0, **rest) -> PublishedTask:
         return PublishedTask(self, seed, **rest)
@@ -781,11 +617,8 @@ def make(published: Published, profile: str, device: torch.device) -> PublishedW
     Raises:
         ValueError: something is missing or does not fit; one sentence says what.
     """
-    if profile not in profiles.PUBLISHED:
-        raise ValueError(
-            f"there is no profile {profile!r}; there are {', '.join(profiles.PUBLISHED)}"
-        )
-    return build(published, profiles.PUBLISHED[profile], device)
+    sizes = profiles.sizes_of(profile, PublishedWorkload.kind, published=True)
+    return build(published, sizes, device)
 
 
 def build(
@@ -793,8 +626,7 @@ def build(
 ) -> PublishedWorkload:
     """The workload at the given sizes; see `make`."""
     logging.disable_progress_bar()
-    if not published.model or not published.data:
-        raise ValueError("model and data are given together, or neither is")
+    hub.check_complete(published)
     model = open_model(published.model, sizes.dtype, device)
     config = model.config
     tokenizer = open_tokenizer(published.tokenizer or published.model, config)
@@ -838,14 +670,7 @@ def build(
         part = corpus.parts["forget"] if number == 0 else empty
         built.append(TextFold(ids, part, unseen, corpus.parts["holdout"], apart))
         place += len(rows)
-    models = {"start": _weights(model)}
-    if published.retrained:
-        other = open_model(published.retrained, sizes.dtype, device)
-        if _shapes(other) != _shapes(model):
-            raise ValueError(
-                f"{published.retrained} is not of the architecture of {published.model}"
-            )
-        models = {"original": models["start"], "retrained": _weights(other)}
+    models = hub.given_models(published, model, lambda n: open_model(n, sizes.dtype, device))
     count = sum(p.numel() for p in model.parameters())
 
     def prepared(one: nn.Module) -> nn.Module:
@@ -870,7 +695,7 @@ def build(
         f"{published.model}: {type(model).__name__}, {count:,} parameters, {sizes.dtype}",
         published.data,
         device,
-        name=board_slug(published.data, published.model),
+        name=board_slug(PublishedWorkload.kind, published.data, published.model),
         continuation=corpus.continuation,
         answer=corpus.answer,
         reading=2 if count > 10**8 else 16,
@@ -887,9 +712,7 @@ def build(
     workload.prompt = corpus.prompt if corpus.prompt is not None else sum(given) // len(given)
     _check_lengths(workload, config)
     _check_words(workload)
-    # Sources of one name are told apart by what is in them.
-    workload.name += f"-{workload.fingerprint[:8]}"
-    return workload
+    return workload.named()
 
 
 def _some(corpus: Corpus, probes: int | None) -> Corpus:
@@ -941,31 +764,3 @@ def _check_words(workload: PublishedWorkload) -> None:
                     f"the {kind} {text!r} of {name} holds no word that what a model says "
                     "could be compared with"
                 )
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in model.state_dict().items()}
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Hash of all values, byte by byte, with their names, shapes and types."""
-
-    def one(item: tuple[str, Tensor]) -> bytes:
-        name, value = item
-        found = hashlib.sha256(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).cpu().numpy().data)
-        return found.digest()
-
-    # Billions of weights: hashing leaves the interpreter free for the next tensor.
-    with ThreadPoolExecutor() as pool:
-        return hashlib.sha256(b"".join(pool.map(one, tensors.items()))).hexdigest()
-
-
-def _content(tokenizer) -> list:
-    """What decides a tokenizer's answers: vocabulary and rules, special tokens, template."""
-    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
-    return [rules, tokenizer.special_tokens_map, tokenizer.chat_template]
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in model.state_dict().items()}
