@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedConfig
 
 from .. import profiles
 from ..strategy import settings_of
@@ -137,6 +137,40 @@ def open_model(
         )
     check_finite(name, model)
     return model.eval()
+
+
+def open_tokenizer(name: str, words: int):
+    """A tokenizer, checked against the number of tokens that a model embeds.
+
+    Raises:
+        ValueError: it is not there, or it has more tokens.
+    """
+    reachable(name, "tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # whatever a library finds wrong with somebody's files
+        raise unreachable(name, "tokenizer", error) from error
+    if len(tokenizer) > words:
+        raise ValueError(
+            f"the tokenizer {name} has {len(tokenizer)} tokens and the model embeds {words}: it "
+            "is not this model's tokenizer"
+        )
+    return tokenizer
+
+
+def dataset_folder(name: str) -> Path:
+    """The folder of a dataset; one of the hub is fetched into its cache.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    reachable(name, "dataset")
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, repo_type="dataset"))
+    except Exception as error:  # whatever a library finds wrong on the way
+        raise unreachable(name, "dataset", error) from error
 
 
 def check_finite(name: str, model: nn.Module) -> None:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import chat_template_utils, logging
@@ -331,16 +331,7 @@ def open_tokenizer(name: str, config):
         ValueError: it is not there; it has no end token; it has tokens that the model has
             no embedding for; its texts start and end otherwise than the model's.
     """
-    hub.reachable(name, "tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:
-        raise hub.unreachable(name, "tokenizer", error) from error
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer {name} has {len(tokenizer)} tokens and the model embeds "
-            f"{config.vocab_size}: it is not this model's tokenizer"
-        )
+    tokenizer = hub.open_tokenizer(name, config.vocab_size)
     if tokenizer.eos_token is None:
         raise ValueError(
             f"the tokenizer {name} has no end-of-text token, so no continuation ends; set "
