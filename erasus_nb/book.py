@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -121,6 +122,13 @@ class Page:
         # The page's own workload comes first, in whatever order they were asked for.
         asked = sorted(asked or [self.home], key=lambda w: w != self.home)
         self.benches = {w: _bench(w, given, published) for w in asked}
+        self._prepare()
+        sizes = [f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()]
+        where = "GPU" if given["device"] == "cuda" else "CPU"
+        display(Markdown(f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}."))
+
+    def _prepare(self) -> None:
+        """Nothing has been run yet."""
         self.functions: dict[str, Callable] = {}
         #: Strategies that are not as they were last committed, saved or not.
         self._edited: set[str] = set()
@@ -128,9 +136,20 @@ class Page:
         self._references: dict[str, records.Document] = {}
         #: What `relearn` found: workload -> criterion -> model -> step -> values by seed.
         self.relearned: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
-        sizes = [f"{w} ({len(b.seeds)} training seeds)" for w, b in self.benches.items()]
-        where = "GPU" if given["device"] == "cuda" else "CPU"
-        display(Markdown(f"Profile `{given['profile']}` on the {where}: {' and '.join(sizes)}."))
+
+    def asking(self, request: str) -> Page:
+        """This page once more for another kind of request, with nothing run yet.
+
+        It has the workloads that take such a request; none if the page is run for it already.
+        """
+        other, given = copy(self), {**self.given, "request": request}
+        other.benches = {
+            name: _bench(name, given, None)
+            for name, bench in self.benches.items()
+            if request in bench.load.requests and request != self.given["request"]
+        }
+        other._prepare()
+        return other
 
     # ---- rows and boards
 

@@ -1032,7 +1032,17 @@ class Overall:
 
 
 def overall(boards: Mapping[str, Board]) -> list[Overall]:
-    """Mean RM over workloads: ranked rows first, then by number of workloads and RM."""
+    """Mean RM over workloads: ranked rows first, then by number of workloads and RM.
+
+    Boards of another request than the standard one say how a workload's strategies do there,
+    and are left out where there are standard ones.
+    """
+    standard = {
+        workload: board
+        for workload, board in boards.items()
+        if board.facts.get("request_kind", "standard") == "standard"
+    }
+    boards = standard or boards
     scores: dict[str, dict[str, float]] = {}
     known: dict[str, Standing] = {}
     for workload, board in boards.items():
