@@ -274,11 +274,22 @@ def _top_table(board: Board, best: int) -> str:
     return "\n".join(lines)
 
 
+#: Rows that are no candidates and whose score stands in prose.
+_YARDSTICKS = (
+    "original",
+    "retrained",
+    "random_init",
+    "partial_retrain",
+    "npo",
+    "simnpo",
+    "null_space_projection",
+)
+
+
 def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str]:
     """The substitutions of one workload; every key exists whatever was measured."""
-    keys = ("first", "original_rm", "retrained_rm", "random_init_rm")
-    more = ("bar", "bar_rm", "partial_retrain_rm", "npo_rm", "simnpo_rm")
-    facts = {f"{key}_{workload}": unknown for key in (*keys, *more)}
+    keys = ("first", "bar", "bar_rm", *(f"{name}_rm" for name in _YARDSTICKS))
+    facts = {f"{key}_{workload}": unknown for key in keys}
     # Counts stand before a noun: "no training seeds".
     counts = ("seeds", "n_strategies", "n_no_better")
     facts |= {f"{key}_{workload}": "no" for key in counts}
@@ -308,8 +319,7 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     if board.bar is not None:
         facts[f"bar_{workload}"] = code_span(board.bar.name)
         facts[f"bar_rm_{workload}"] = _interval(board.bar.rm)
-    rows = ("original", "retrained", "random_init", "partial_retrain", "npo", "simnpo")
-    for name in rows:
+    for name in _YARDSTICKS:
         if name in by_name:
             facts[f"{name}_rm_{workload}"] = _interval(by_name[name].rm)
     return facts
@@ -339,7 +349,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
 
     For each workload W: first_W and missing_W (sentences on who is first and on what the
     comparison leaves out), original_rm_W, retrained_rm_W, random_init_rm_W,
-    partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, seeds_W, n_strategies_W, top_table_W, and
+    partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, null_space_projection_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
     rows_stamp and downloads. Without rows every value is an honest phrase.
 
