@@ -57,6 +57,7 @@ NEEDS = {
     "tokens": "examples that are sequences of tokens",
     "decoder": "a transformer decoder, layer by layer",
     "facts": "facts with a subject and an object, marked in the data",
+    "features": "a vector for each example, or for each half of one, to compare with others",
     "pairs": "examples that are pairs of two modalities",
     "attention": "attention layers whose logits can be made flatter",
     "two views": "examples that two encoders could see, one half each",

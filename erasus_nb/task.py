@@ -211,6 +211,10 @@ class Task:
         """The batch with labels drawn from the model's own predictions."""
         raise NotApplicable("this workload's labels cannot be sampled")
 
+    def features(self, model, batch: Batch) -> Tensor:
+        """What the output layer reads of each example, (B, d)."""
+        raise NotApplicable("this workload has no features that belong to one example")
+
     # ---- the architecture
 
     def unit_groups(self, model) -> list[UnitGroup]:
@@ -228,6 +232,19 @@ class Task:
     def linears(self, model) -> list[str]:
         """Names of the linear and convolution modules but the head: where adapters go."""
         raise NotApplicable("this workload's model has no layer for adapters")
+
+    def views(self, model) -> dict[str, list[tuple[str, slice]]]:
+        """Half of an example -> the weights that read it: parameter name and its columns."""
+        raise NotApplicable("this workload's examples have one half; there is nothing to split")
+
+    def cross_attention(self, model, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """Attention of one modality to the tokens of the other, with gradients.
+
+        Returns:
+            Probabilities of each layer, (B, heads, queries, keys), rows summing to 1; and
+            which keys are the tokens of the concept, bool, (B, keys).
+        """
+        raise NotApplicable("this workload's model has no cross-attention")
 
     # ---- language models
 

@@ -121,4 +121,5 @@ def make(sizes: Sizes, device: torch.device) -> ClassifierWorkload:
         module=BenchmarkModel,
         device=device,
         in_prose=True,
+        views={"first view": slice(0, VIEW), "second view": slice(VIEW, 2 * VIEW)},
     )

@@ -10,7 +10,7 @@ request. Nothing of the holdout or the test data is ever trained on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -82,6 +82,22 @@ class ClassifierTask(Task):
         drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(1)
         return batch.replace(labels=drawn.to(probabilities.device))
 
+    def features(self, model, batch: Batch) -> Tensor:
+        read: list[Tensor] = []
+        head = model.get_submodule(self.head(model))
+        hook = head.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+        try:
+            self.outputs(model, batch)
+        finally:
+            hook.remove()
+        return read[0]
+
+    def views(self, model) -> dict[str, list[tuple[str, slice]]]:
+        if not self._workload.views:
+            return super().views(model)
+        first = f"{self._layers(model)[0]}.weight"
+        return {name: [(first, columns)] for name, columns in self._workload.views.items()}
+
     def unit_groups(self, model) -> list[UnitGroup]:
         return list(self._workload.unit_groups)
 
@@ -117,6 +133,7 @@ class ClassifierWorkload(Workload):
         device: Where everything is computed.
         remember: Keeps costly tensors by name; the bench puts its cache here.
         in_prose: Whether the pages' prose speaks of this workload.
+        views: Halves of an example that an encoder each could see, as columns of the inputs.
     """
 
     name: str
@@ -135,6 +152,7 @@ class ClassifierWorkload(Workload):
         default=lambda name, make: make()
     )
     in_prose: bool = False
+    views: Mapping[str, slice] = field(default_factory=dict)
 
     kind = "classifier"
     gates = CLASSIFIER
@@ -170,8 +188,9 @@ class ClassifierWorkload(Workload):
     def provides(self) -> frozenset[str]:
         # A matrix reads one column a unit where no image was flattened in between.
         dense = all(group.columns == 1 for group in self.unit_groups)
-        words = {"labels", "classes", "outputs", "prunable units"}
-        return frozenset(words | ({"dense units"} if dense else set()))
+        words = {"labels", "classes", "outputs", "features", "prunable units"}
+        halves = {"two views"} if self.views else set()
+        return frozenset(words | halves | ({"dense units"} if dense else set()))
 
     @property
     def about(self) -> dict:

@@ -128,7 +128,7 @@ class ImageTextWorkload(Workload):
         "C4": "zero-shot and retrieval, unseen",
     }
     requests = ("standard", "concept")
-    provides = frozenset({"labels", "outputs", "prunable units", "pairs", "attention"})
+    provides = frozenset({"labels", "outputs", "features", "prunable units", "pairs", "attention"})
     no_record = {
         "convex head": "a certificate needs a strongly convex loss, and the contrastive loss "
         "of two towers is none; a convex probe on frozen features would match no captions"
