@@ -166,19 +166,56 @@ class PublishedSizes:
     reading: int = 2048  # as long as MUSE's
 
 
+@dataclass(frozen=True)
+class PublishedPairSizes:
+    """A published CLIP model on a published image folder, in one profile.
+
+    Args:
+        seeds: Seeds of a run; see PublishedSizes.
+        retain: At most so many retain pairs; None is all.
+        probes: At most so many holdout, validation and test pairs each; None is all.
+        bank: Test pairs that outputs and per-example losses compare with, at most half of
+            them; no measurement uses them.
+        recipe: Base training, where original and retrained model are trained here.
+        dtype: Of the weights: "bfloat16" or "float32". The models are small enough for the
+            latter, which loses no small step.
+        forget: At most so many forget pairs; None is all.
+    """
+
+    seeds: int
+    retain: int | None
+    probes: int | None
+    bank: int
+    recipe: Recipe
+    dtype: str = "float32"
+    forget: int | None = None
+
+
 #: What TOFU's authors fine-tune with: 5 epochs, 1e-5, weight decay 0.01.
 _FINE_TUNING = Recipe(5, 1e-5, 8, weight_decay=0.01)
+#: Epochs, step size and weight decay of FLYP, which fine-tunes CLIP as CLIP was trained (Goyal et
+#: al. 2023, arXiv 2212.00638); batches are smaller.
+_PAIR_TUNING = Recipe(10, 1e-5, 64, weight_decay=0.1, warmup=0.1, final=0.0, clip=1.0)
 
 #: profile -> workload -> sizes of published models and data.
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, PublishedSizes | PublishedPairSizes]] = {
     # Too few steps for bfloat16, which rounds a step of 1e-5 away more often than not.
     "smoke": {
         "text": PublishedSizes(
             1, 128, 16, 8, replace(_FINE_TUNING, epochs=1), dtype="float32", forget=16
         ),
+        "image_text": PublishedPairSizes(
+            1, 32, 16, 8, replace(_PAIR_TUNING, epochs=1, batch_size=16), forget=16
+        ),
     },
-    "laptop": {"text": PublishedSizes(2, 512, 2000, 100, _FINE_TUNING)},
-    "full": {"text": PublishedSizes(3, 2048, None, None, _FINE_TUNING)},
+    "laptop": {
+        "text": PublishedSizes(2, 512, 2000, 100, _FINE_TUNING),
+        "image_text": PublishedPairSizes(2, 2000, 500, 64, _PAIR_TUNING),
+    },
+    "full": {
+        "text": PublishedSizes(3, 2048, None, None, _FINE_TUNING),
+        "image_text": PublishedPairSizes(3, None, None, 128, _PAIR_TUNING),
+    },
 }
 
 #: Base training of `text`.
@@ -237,7 +274,7 @@ WORKLOADS = tuple(PROFILES["laptop"])
 
 def sizes_of(
     profile: str, workload: str, published: bool = False
-) -> Sizes | TextSizes | ImageTextSizes | PublishedSizes:
+) -> Sizes | TextSizes | ImageTextSizes | PublishedSizes | PublishedPairSizes:
     """The sizes of one workload in one profile.
 
     Args:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -17,6 +25,7 @@ from transformers import (
 )
 
 from erasus_nb.training import global_seed
+from erasus_nb.workloads.image_text.captions import tokenizer_of
 from erasus_nb.workloads.text.corpus import people
 
 
@@ -201,4 +210,110 @@ def checkpoint(folder: Path, architecture: str = "llama", seed: int = 0, **token
             )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+# ------------------------------------------------------------------ images and captions
+
+#: part -> pairs of a small image folder.
+COUNTS = {"forget": 6, "retain": 12, "holdout": 6, "validation": 3, "test": 12}
+SHAPES, COLOURS = ("disk", "bar", "cross", "ring"), ("red", "green", "blue", "grey")
+PLACES = ("left", "middle", "right")
+
+
+def picture(shape: str, number: int, side: int = 20) -> Image.Image:
+    """A shape in a colour on noise, higher than wide so that a processor has to crop."""
+    draw = np.random.default_rng([SHAPES.index(shape), number])
+    y, x = np.mgrid[: side + 8, :side] - np.array([side + 8, side])[:, None, None] / 2
+    far = np.hypot(x, y)
+    inside = {
+        "disk": far < 6,
+        "bar": abs(y) < 3,
+        "cross": (abs(x) < 2) | (abs(y) < 2),
+        "ring": (far > 4) & (far < 7),
+    }[shape]
+    paint = np.array([[220, 60, 60], [60, 200, 60], [60, 60, 220], [150, 150, 150]])[number % 4]
+    noise = draw.integers(0, 90, (*inside.shape, 3))
+    return Image.fromarray(np.where(inside[..., None], paint, noise).astype("uint8"))
+
+
+def pairs(concepts: bool = True) -> list[dict[str, str]]:
+    """Lines of a metadata file: `file_name`, `text`, `part`, `concept`.
+
+    Args:
+        concepts: Disks are to be forgotten, and are marked; else pairs of any shape are, and
+            no shape is marked.
+    """
+    lines = []
+    for part, count in COUNTS.items():
+        for k in range(count):
+            gone = part in ("forget", "holdout", "validation")
+            shape = ("disk" if gone else SHAPES[1 + k % 3]) if concepts else SHAPES[k % 4]
+            number = len(lines)
+            text = f"a {COLOURS[number % 4]} {shape} at the {PLACES[k % 3]} , number {number}"
+            # A file or folder called after a part would be a split to `datasets`.
+            line = {"file_name": f"images/{number}.png", "text": text, "part": part}
+            lines.append({**line, **({"concept": shape} if concepts else {})})
+    return lines
+
+
+def image_folder(
+    folder: Path, lines: Sequence[dict[str, str]] | None = None, kind: str = "csv"
+) -> Path:
+    """Images and a metadata file, laid out as Hugging Face's `imagefolder` reads them.
+
+    Args:
+        lines: Of the metadata file; by default `pairs()`.
+        kind: Of the metadata file: "csv" or "jsonl".
+    """
+    lines = pairs() if lines is None else lines
+    for line in lines:
+        path, words = folder / line["file_name"], line["text"].split()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(next(word for word in words if word in SHAPES), int(words[-1])).save(path)
+    with (folder / f"metadata.{kind}").open("w", encoding="utf-8", newline="") as file:
+        if kind == "csv":
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+        else:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    return folder
+
+
+def clip_model(words: int, seed: int = 0, **text) -> CLIPModel:
+    """A tiny CLIP model for RGB images of 16 x 16.
+
+    Args:
+        words: Size of its vocabulary, whose last token ends captions.
+        text: Further settings of the text tower.
+    """
+    tower = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    ids = dict(pad_token_id=0, bos_token_id=1, eos_token_id=words - 1)
+    config = CLIPConfig(
+        text_config={**tower, **ids, "vocab_size": words, "max_position_embeddings": 16, **text},
+        vision_config={**tower, "image_size": 16, "patch_size": 8},
+        projection_dim=8,
+    )
+    with global_seed("clip", seed):
+        return CLIPModel(config)
+
+
+def clip_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of everything that `pairs` and CLIP's prompt say."""
+    said = [line["text"] for concepts in (True, False) for line in pairs(concepts)]
+    return tokenizer_of([*said, *(f"a photo of a {shape}." for shape in SHAPES)])
+
+
+def clip_processor(**settings) -> CLIPImageProcessorPil:
+    """What makes 16 x 16 pixels of any image."""
+    usual = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    return CLIPImageProcessorPil(**usual | settings)
+
+
+def clip_checkpoint(folder: Path, seed: int = 0, **text) -> Path:
+    """A tiny CLIP model with its processor and tokenizer, saved as published ones are."""
+    tokenizer = clip_tokenizer()
+    clip_model(len(tokenizer), seed, **text).save_pretrained(folder)
+    CLIPProcessor(clip_processor(), tokenizer).save_pretrained(folder)
     return folder

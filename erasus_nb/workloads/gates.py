@@ -61,3 +61,13 @@ PUBLISHED = [
     {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
     *_SCORE,
 ]
+
+#: The same of pairs. Only a concept is known from images that nobody trained on.
+PUBLISHED_PAIRS = [
+    {"measure": "C1 gap", "sign": ">=", "bound": 0.2},
+    {"measure": "C1 retrained over holdout", "sign": "<=", "bound": 0.05},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.1, "request": "concept"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15, "request": "standard"},
+    {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
+    *_SCORE,
+]

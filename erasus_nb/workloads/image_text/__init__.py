@@ -180,7 +180,12 @@ class ImageTextWorkload(Workload):
 
     @property
     def about(self) -> dict:
-        return {"chance": 1 / len(self.prompts), "swaps": SWAPS, "top": TOP, "gallery": GALLERY}
+        return {"chance": self.chance, "swaps": SWAPS, "top": TOP, "gallery": GALLERY}
+
+    @property
+    def chance(self) -> float:
+        """C4 of a model without knowledge, at most."""
+        return 1 / len(self.prompts)
 
     def request(self, kind: str = "standard", folds: Sequence[int] = (1,)) -> PairRequest:
         """The request: what to forget, and what to compare with.
@@ -311,7 +316,10 @@ class ImageTextWorkload(Workload):
     @torch.no_grad()
     def images(self, model: nn.Module, rows: Tensor) -> Tensor:
         """Unit embeddings of the images of some pairs, (n, d)."""
-        pixels, one = self.pairs["pixel_values"][rows.to(self.device)], self.prompts[:1]
+        pixels, one = (
+            self.pairs["pixel_values"][rows.to(self.device)],
+            self.pairs["input_ids"][:1, 0],
+        )
         return torch.cat([embedded(model, some, one)[0] for some in pixels.split(READING)])
 
     @torch.no_grad()
@@ -365,9 +373,9 @@ class ImageTextWorkload(Workload):
         recalled, recalled_unseen = every.recall(rows["forget"]), every.recall(unseen)
         told = self.told_apart(model, rows["forget"], request)
         told_unseen = self.told_apart(model, rows["holdout"], request)
-        both = lambda recall, told: (
-            None if told is None else float(recall.mean() + told.double().mean()) / 2
-        )
+        # Of pairs without writers, what is left of C1 is whether their captions are found.
+        parts = lambda recall, told: [recall] if told is None else [recall, told.double()]
+        both = lambda *found: sum(float(part.mean()) for part in found) / len(found)
         cosines = (every.images * every.texts).sum(-1).cpu()
         of = cosines[rows["forget"]], cosines[unseen]
         described = self._described_cosines(model, rows)
@@ -378,10 +386,10 @@ class ImageTextWorkload(Workload):
         retain = every.recall(rows["retain"])
         return {
             "C1": metric(
-                "own caption found among all, and told from other writers' captions",
-                both(recalled, told),
+                "own caption found among all"
+                + ("" if told is None else ", and told from other writers' captions"),
+                both(*parts(recalled, told)),
                 n=len(rows["forget"]),
-                absent=NO_WRITERS,
             ),
             "C2": metric(*known["C2"]),
             "C3": metric(f"cosine AUC, {against}", metrics.auc(*of), "AUC", n=n),
@@ -397,9 +405,8 @@ class ImageTextWorkload(Workload):
             ),
             "verbatim_holdout": metric(
                 "C1 on the holdout",
-                both(recalled_unseen, told_unseen),
+                both(*parts(recalled_unseen, told_unseen)),
                 n=len(unseen),
-                absent=NO_WRITERS,
             ),
             **{name: metric(*line) for name, line in known.items() if name != "C2"},
             "zero_shot": metric(
@@ -474,7 +481,7 @@ class ImageTextWorkload(Workload):
             rows, texts, true = request.rows["forget"], self.people[trained], self.writers
             what = "forgotten images given to their writer by the name alone"
         sims = self.images(model, rows) @ self.texts(model, texts).T
-        best = sims.topk(TOP).indices
+        best = sims.topk(min(TOP, len(texts))).indices
         hits = best == true[rows.to(self.device)][:, None]
         return {
             "C2": (what, hits[:, 0]),

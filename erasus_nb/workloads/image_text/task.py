@@ -88,7 +88,7 @@ class ImageTextTask(Task):
         """
         self.meter.count(len(batch))
         input_ids, captions = self._shown(batch)
-        logits = encoded(model, batch["pixel_values"], input_ids).logits_per_image
+        logits = encoded(model, batch["pixel_values"], input_ids).logits_per_image.float()
         same = captions[:, None] == captions
         right = torch.eye(len(batch), dtype=torch.bool, device=same.device)
         logits = logits.masked_fill(same & ~right, LEFT_OUT)
