@@ -136,9 +136,9 @@ def _is_done(job: Job) -> bool:
     return any(board.fullmatch(folder.name) and written(folder.name) for folder in there)
 
 
-#: The order in which two processes end at about the same time, on the language model; a page
-#: that is not named starts after them.
-_ORDER = ("data", "llm", "gradient", "parameter", "ensemble")
+#: The order in which two processes end at about the same time; a page that is not named starts
+#: after them.
+_ORDER = ("data", "llm", "gradient", "parameter", "vlm", "ensemble")
 
 
 def run(args: argparse.Namespace) -> int:

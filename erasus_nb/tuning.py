@@ -1,7 +1,7 @@
 """Choosing settings: the same declared budget for everybody, on seeds that no row reports.
 
-Each strategy's mark lists at most eight settings to try on the classifiers; those for another
-workload are in `notebooks/budgets/<workload>.json`. They and the function's defaults are
+Each strategy's mark lists at most eight settings to try; those for a workload of another size,
+where other ones are sensible, are in `notebooks/budgets/<workload>.json`. They and the function's defaults are
 run on the tuning seeds; the highest mean Retrain-Match wins. Every trial is kept in
 `notebooks/tuned/<category>.json`, the defaults' own among them.
 """
@@ -27,7 +27,7 @@ def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
     if not path.is_file():
         return tuple(map(dict, function.facts.budget))
     name, known = function.__name__, settings_of(function)
-    listed = json.loads(path.read_text("utf-8")).get(name, [])
+    listed = json.loads(path.read_text("utf-8")).get(name, function.facts.budget)
     if len(listed) > BUDGET:
         raise ValueError(
             f"{path.name} lists {len(listed)} settings for {name}; the budget is {BUDGET}"
@@ -37,7 +37,7 @@ def budget_on(function: Callable, workload: str) -> tuple[dict[str, Any], ...]:
         raise ValueError(
             f"{path.name}: {name} has no setting {strange[0]!r}; it has {', '.join(known)}"
         )
-    return tuple(listed)
+    return tuple(map(dict, listed))
 
 
 def trials(bench: Bench, function: Callable) -> list[dict[str, Any]]:

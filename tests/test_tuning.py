@@ -12,7 +12,7 @@ from erasus_nb.profiles import PROFILES, TUNING_SEEDS
 from erasus_nb.strategy import BUDGET, settings_of
 from erasus_nb.tuning import choose
 
-CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm")
+CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm", "vlm")
 
 
 def test_the_best_mean_wins_and_every_trial_is_kept():
