@@ -379,6 +379,8 @@ class Measuring(Models):
         """Fill a row with what is measured on its model."""
         try:
             measured, probabilities = self.load.measure(model, self.asked)
+        except NotApplicable as reason:
+            return row.model_copy(update={"status": "not_applicable", "reason": str(reason)})
         except Exception as error:  # noqa: BLE001 - a broken model is a result, with its reason
             return row.model_copy(
                 update={"status": "error", "reason": f"its model cannot be measured: {error}"}

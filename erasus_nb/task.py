@@ -174,6 +174,13 @@ class Task:
         """What the model says, before any normalisation; (B, C) for a classifier."""
         raise NotApplicable("this workload has no outputs that compare between models")
 
+    def forward(self, model, batch: Batch) -> None:
+        """Run the model on the examples and on nothing else: what hooks on its modules see.
+
+        `outputs` may run it on further examples, to compare with.
+        """
+        self.outputs(model, batch)
+
     def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
         """`loss`, where what the model says about the batch is at hand already."""
         raise NotApplicable("this workload's loss does not follow from outputs")
@@ -229,6 +236,10 @@ class Task:
         """Name of the output module."""
         raise NotApplicable("this workload's model has no output layer")
 
+    def heads(self, model) -> list[str]:
+        """Names of all output modules: one but where a model answers in several modalities."""
+        return [self.head(model)]
+
     def linears(self, model) -> list[str]:
         """Names of the linear and convolution modules but the head: where adapters go."""
         raise NotApplicable("this workload's model has no layer for adapters")
@@ -256,8 +267,12 @@ class Task:
         """Which next tokens are targets, bool, shape (B, T - 1)."""
         raise NotApplicable("this workload has no tokens")
 
-    def places(self, batch: Batch) -> Tensor | None:
-        """Which places of each example are real, bool, (B, T); None where all are."""
+    def places(self, batch: Batch, module: str | None = None) -> Tensor | None:
+        """Which places of each example are real, bool, (B, T); None where all are.
+
+        Args:
+            module: Name of a module that meets them, where modules meet different ones.
+        """
         return None
 
     def starts(self, batch: Batch) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...profiles import Recipe
-from ...strategy import Batch
+from ...strategy import Batch, NotApplicable
 from ...task import Embedding, Task, UnitGroup
 
 #: Modality -> the tower, and the layer that projects what it makes.
@@ -18,7 +18,7 @@ TOWERS = {
     "vision": ("vision_model", "visual_projection"),
     "text": ("text_model", "text_projection"),
 }
-#: Stands where a caption says the same as the right one, so that it is not called wrong.
+#: The logit where a caption says the same as the right one, so that it is not called wrong.
 LEFT_OUT = -1e4
 #: Share of pairs that training shows with their full caption.
 FULL = 0.5
@@ -34,7 +34,13 @@ def encoded(model, pixel_values: Tensor, input_ids: Tensor) -> Any:
 
 
 def members(model) -> list:
-    """The dual encoders of an ensemble, or the one model."""
+    """The dual encoders of an ensemble, or the one model.
+
+    Raises:
+        NotApplicable: the ensemble votes.
+    """
+    if getattr(model, "aggregation", "mean") != "mean":
+        raise NotApplicable("a vote counts answers, and a dual encoder gives embeddings")
     return list(getattr(model, "models", [model]))
 
 
@@ -58,6 +64,11 @@ def temperature_of(model) -> Tensor:
 class ImageTextTask(Task):
     """The hooks of a dual encoder (CLIP).
 
+    Args:
+        bank: Pairs that `outputs` and `example_loss` compare with.
+        end: Number of the token that ends a caption.
+        make_model: Seed -> freshly initialised model.
+
     A batch has `pixel_values` (B, C, H, W), `input_ids` (B, V, T) and `captions` (B, V): of
     each pair the full caption and V - 1 shortened ones, and a number for each that is the
     same where the words are the same. With gradients on, each pair shows one of its captions,
@@ -72,12 +83,13 @@ class ImageTextTask(Task):
         self,
         recipe: Recipe,
         bank: Batch,
+        end: int,
         make_model: Callable[[object], nn.Module],
         seed: object = 0,
         **rest,
     ):
         super().__init__(seed, **rest)
-        self.recipe, self._bank, self._make_model = recipe, bank, make_model
+        self.recipe, self._bank, self._end, self._make_model = recipe, bank, end, make_model
 
     # ---- the model and the loss
 
@@ -119,12 +131,17 @@ class ImageTextTask(Task):
         images, texts = own
         cosines = (images * texts).sum(-1, keepdim=True)
         same = batch["captions"][:, :1] == bank["captions"][:, 0]
-        against = lambda one, side: (one @ side.detach().T).masked_fill(same, -1.0)
+        scale = temperature_of(model)
+        against = lambda one, side: (scale * one @ side.T).masked_fill(same, LEFT_OUT)
         both = [
-            torch.cat([cosines, against(one, side)], 1)
+            torch.cat([scale * cosines, against(one, side)], 1)
             for one, side in zip((images, texts), reversed(others))
         ]
-        return torch.stack(both, 1) * temperature_of(model)
+        return torch.stack(both, 1)
+
+    def forward(self, model, batch: Batch) -> None:
+        self.meter.count(len(batch))
+        embedded(model, batch["pixel_values"], batch["input_ids"][:, 0])
 
     def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
         return -outputs.log_softmax(-1)[..., 0].mean(-1)
@@ -135,7 +152,7 @@ class ImageTextTask(Task):
         return apart.mean(-1) * T**2
 
     def uninformed(self, outputs: Tensor) -> Tensor:
-        return torch.zeros_like(outputs)
+        return torch.zeros_like(outputs).where(outputs > LEFT_OUT, LEFT_OUT)
 
     def _fresh(self, seed: object) -> nn.Module:
         return self._make_model(seed)
@@ -143,12 +160,13 @@ class ImageTextTask(Task):
     # ---- captions as labels
 
     def relabel(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Each image with the captions of a pair of the bank, which say something else."""
-        bank, count = self._bank, len(batch)
-        own, said = (some["captions"][:, 0].cpu() for some in (batch, bank))
-        chances = (own[:, None] != said).float()
-        drawn = torch.multinomial(chances, 1, generator=generator)[:, 0] if count else own
-        other = bank.take(drawn.to(batch["captions"].device))
+        """Each image with the captions of a pair of the bank, none of which is one of its own."""
+        bank, own = self._bank, batch["captions"]
+        if not len(batch):
+            return batch
+        said = (own[:, None, :, None] == bank["captions"][:, None]).flatten(2).any(-1)
+        drawn = torch.multinomial((~said).float().cpu(), 1, generator=generator)[:, 0]
+        other = bank.take(drawn.to(own.device))
         return batch.replace(input_ids=other["input_ids"], captions=other["captions"])
 
     def sample_labels(self, model, batch: Batch, generator: torch.Generator) -> Batch:
@@ -208,7 +226,17 @@ class ImageTextTask(Task):
         return [start, *inside]
 
     def head(self, model) -> str:
-        return TOWERS["vision"][1]
+        raise NotApplicable("a dual encoder has two output layers, one of each tower")
+
+    def heads(self, model) -> list[str]:
+        return [projection for _, projection in TOWERS.values()]
+
+    def places(self, batch: Batch, module: str | None = None) -> Tensor | None:
+        """All of an image; of a caption, where the text tower meets it, what ends with `end`."""
+        if module is None or not module.startswith(TOWERS["text"][0]):
+            return None
+        ends = (batch["input_ids"][:, 0] == self._end).int()
+        return ends.cumsum(1) - ends == 0
 
     def linears(self, model) -> list[str]:
         inside = tuple(f"{tower}.encoder.layers." for tower, _ in TOWERS.values())

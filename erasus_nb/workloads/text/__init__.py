@@ -130,7 +130,7 @@ class TextTask(Task):
     def scored(self, batch: Batch) -> Tensor:
         return batch["labels"][:, 1:] != IGNORED
 
-    def places(self, batch: Batch) -> Tensor:
+    def places(self, batch: Batch, module: str | None = None) -> Tensor:
         return batch["inputs"] != self._workload.pad
 
     def starts(self, batch: Batch) -> Tensor:
