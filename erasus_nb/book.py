@@ -109,6 +109,22 @@ class Scene:
     names: Sequence[str]
     rows: Callable[[str], list[records.Row]]
 
+    def models(self, *functions: Callable) -> dict[str, torch.nn.Module]:
+        """Original, retrained and what the given strategies made, at the first training seed.
+
+        With the settings of their rows; a strategy whose first row has no result is left out.
+        """
+        bench, seed = self.bench, self.bench.seeds[0]
+        found = {
+            "original": bench.load.load(bench.originals()[seed]),
+            "retrained": bench.load.load(bench.retrained()[seed]),
+        }
+        for function in functions:
+            rows = self.rows(function.__name__)
+            if rows and rows[0].status == "ok":
+                found[function.__name__] = bench.model_of(function, seed)
+        return found
+
 
 class Page:
     """One strategy notebook while it runs."""

@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -22,7 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scipy.optimize import isotonic_regression
 
 from . import metrics, score
@@ -71,6 +71,7 @@ _RC = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "path.simplify": False,
+    "image.composite_image": False,  # several pictures in one axes keep their own pixels
 }
 
 
@@ -1117,3 +1118,165 @@ def traced(
         f"{kind}: most at layer {at[0]}, token {words[at[1]]!r}" for kind, at in best.items()
     )
     return Chart(figure, f"Heat maps, layer by token. {peaks}.", title)
+
+
+#: Widest cell of a heat map, and the room between its two parts: in inches, and in cells.
+_CELL, _APART = 0.3, 0.35
+
+
+def heat_maps(
+    tables: Mapping[str, np.ndarray],
+    pictures: Sequence[np.ndarray],
+    words: Sequence[str],
+    split: int,
+    measure: str,
+    title: str,
+    alt: str,
+) -> Chart:
+    """Square tables of the same rows and columns side by side, on one scale of greys.
+
+    Args:
+        tables: Heading -> (n, n) values; darker is more.
+        pictures: What each row is, (h, w) or (h, w, 3) of 0 to 255.
+        words: What each column is.
+        split: The first so many rows and columns stand apart from the rest.
+        measure: What the values are, with their unit.
+        title: The finding. alt: what else a reader who cannot see it takes away.
+    """
+    tables = {name: np.asarray(table, float) for name, table in tables.items()}
+    low, high = (float(f([f(table) for table in tables.values()])) for f in (np.min, np.max))
+    place = [k + _APART * (k >= split > 0) for k in range(len(words))]
+    gap, left, length = 0.16, 0.1, place[-1] + 1
+    room = (_WIDE - left - 0.95 - gap * len(tables)) / (len(tables) * length + 1)
+    cell = min(_CELL, room)
+    side = cell * length
+    right = _WIDE - left - cell - (side + gap) * len(tables)
+    with _drawing():
+        labels = [_clean(word, 40) for word in words]
+        bottom = 0.15 + max(map(_inches, labels))
+        beside, shape = left + cell + gap, {"panels": len(tables), "gap": gap, "above": 0.34}
+        figure, panels, _ = _canvas(title, side, beside, right, bottom, **shape)
+        for axes, (name, table) in zip(panels, tables.items(), strict=True):
+            _heat(axes, table, place, split, vmin=low, vmax=high)
+            axes.set_xticks(place, labels, rotation=90)
+            _note(axes, _fit(name, side), (0.5, 1), (0, 4), "axes fraction")
+        tall = figure.get_figheight()
+        strip = lambda x, width: figure.add_axes(
+            (x / _WIDE, bottom / tall, width / _WIDE, side / tall)
+        )
+        _stack(strip(left, cell), pictures, place)
+        _ramp(strip(_WIDE - right + 0.14, 0.12), low, high, measure)
+    return Chart(figure, f"Heat maps on one scale: {', '.join(tables)}. {title}. {alt}", title)
+
+
+def _heat(axes, table: np.ndarray, place: Sequence[float], split: int, **scale) -> None:
+    """One table, in four parts with room between them; `place` is where rows and columns are."""
+    ends = lambda block: (place[block[0]] - 0.5, place[block[-1]] + 0.5)
+    blocks = [block for block in (range(split), range(split, len(place))) if len(block)]
+    for down in blocks:
+        for across in blocks:
+            where = (*ends(across), *ends(down)[::-1])
+            style = {"cmap": "Greys", "aspect": "auto", "interpolation": "none", **scale}
+            axes.imshow(table[np.ix_(down, across)], extent=where, **style)
+    axes.set(xlim=(-0.5, place[-1] + 0.5), ylim=(place[-1] + 0.5, -0.5), yticks=[])
+    axes.tick_params(length=0, pad=3)
+    axes.spines[:].set_visible(False)
+
+
+def _stack(axes, pictures: Sequence[np.ndarray], place: Sequence[float]) -> None:
+    """Pictures one below the other, each with its own pixels."""
+    for y, picture in zip(place, pictures, strict=True):
+        style = {"vmin": 0, "vmax": 255, "aspect": "auto", "interpolation": "none"}
+        axes.imshow(picture, "gray", extent=(-0.45, 0.45, y + 0.45, y - 0.45), **style)
+    axes.set(xlim=(-0.5, 0.5), ylim=(place[-1] + 0.5, -0.5))
+    axes.set_axis_off()
+
+
+def _ramp(axes, low: float, high: float, measure: str) -> None:
+    """The scale of a heat map."""
+    values, where = np.linspace(low, high, 64)[:, None], (0, 1, low, max(high, low + 1e-9))
+    axes.imshow(values, "Greys", extent=where, origin="lower", aspect="auto")
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.set_ylabel(measure)
+
+
+class Point(NamedTuple):
+    """One mark of a trade-off: less of x and more of y is better.
+
+    `front` says that no other is better in both, `chosen` that this one was taken.
+    """
+
+    label: str
+    x: float
+    y: float
+    front: bool
+    chosen: bool
+
+
+def _along(front: Sequence[tuple[float, float]]) -> list[tuple]:
+    """Small boxes along the line that joins some points, y on a log scale."""
+    if len(front) < 2:
+        return []
+    x, y = np.transpose(front)
+    steps = np.linspace(0, len(front) - 1, 16 * len(front))
+    x, y = (np.interp(steps, np.arange(len(front)), values) for values in (x, np.log(y)))
+    return [(a, b, a, b) for a, b in zip(x.tolist(), np.exp(y).tolist())]
+
+
+def trade_off(
+    panels: Mapping[str, Sequence[Point]],
+    xlabel: str,
+    ylabel: str,
+    category: str,
+    title: str,
+    alt: str,
+) -> Chart:
+    """Marks that trade two measures against each other, a panel for each group of them.
+
+    Args:
+        panels: Heading -> points; those of the front are joined, upper left is best.
+        xlabel, ylabel: The measures with their unit and direction. y is on a log scale, and
+            what is not positive is not drawn.
+        category: For the colour of the front.
+        title: The finding. alt: what else a reader who cannot see it takes away.
+    """
+    drawn = {name: [p for p in points if p.y > 0] for name, points in panels.items()}
+    every = [p for points in drawn.values() for p in points] or [Point("", 0.0, 1.0, False, False)]
+    low, high = min(p.x for p in every), max(p.x for p in every)
+    pad = 0.08 * ((high - low) or 1.0)
+    room = min(p.y for p in every) / 2.5, max(p.y for p in every) * 2.5
+    with _drawing():
+        shape = {"panels": len(panels), "gap": 0.25, "above": 0.34}
+        figure, places, _ = _canvas(title, 3.4, 0.75, 0.15, **shape)
+        for axes, (name, points) in zip(places, drawn.items(), strict=True):
+            axes.set(xlim=(low - pad, high + pad), yscale="log", ylim=room)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            _front(figure, axes, points, PALETTE.get(category, YOURS).colour)
+            _note(axes, _clean(name), (0.5, 1), (0, 4), "axes fraction")
+            axes.set_xlabel(xlabel)
+        places[0].set_ylabel(ylabel)
+        for axes in places[1:]:
+            axes.yaxis.set_major_formatter(NullFormatter())
+    return Chart(figure, f"Scatter in panels, upper left is best. {title}. {alt}", title)
+
+
+def _front(figure, axes, points: Sequence[Point], colour: str) -> None:
+    """Points of one panel: the front joined, a ring around what was chosen, both labelled."""
+    front = sorted((p.x, p.y) for p in points if p.front)
+    rest = [(p.x, p.y) for p in points if not p.front]
+    axes.plot(*np.reshape(rest, (-1, 2)).T, "o", mec=CONTROL.colour, mfc="none", ms=4.5)
+    axes.plot(*np.reshape(front, (-1, 2)).T, "o-", color=colour, ms=5.5, lw=1.2)
+    ring = {"ms": 12, "mfc": "none", "mec": "#000000", "mew": 1.4}
+    for p in points:
+        if p.chosen:
+            axes.plot(p.x, p.y, "o", **ring)
+    labelled = [p for p in points if p.front or p.chosen]
+    if not labelled:
+        return
+    clear = [*_along(front), *((*spot, *spot) for spot in rest)]
+    spots, labels = [(p.x, p.y) for p in labelled], [_clean(p.label) for p in labelled]
+    for p, text in zip(labelled, _place(figure, axes, spots, labels, clear), strict=True):
+        text.set_fontweight("bold" if p.chosen else "normal")

@@ -1,11 +1,19 @@
-"""Numbers in words and tables in HTML, the same on every page. Knows neither torch nor Jupyter."""
+"""Numbers in words, tables and small pictures in HTML, the same on every page.
+
+Knows neither torch nor Jupyter.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Collection, Sequence
+from difflib import SequenceMatcher
 
+import numpy as np
 from markupsafe import Markup, escape
+from PIL import Image
 
 DASH = "—"
 
@@ -43,6 +51,41 @@ def table(
 
 def _cell(text: str, strong: Collection[str]) -> str:
     if isinstance(text, Markup):
-        return f'<td style="text-align: left; white-space: normal">{text}</td>'
+        style = "text-align: left; white-space: normal; vertical-align: top"
+        return f'<td style="{style}">{text}</td>'
     whole = f"<strong>{escape(text)}</strong>" if text in strong else escape(text)
     return f"<td>{whole}</td>"
+
+
+def marked(true: str, said: str, plain: Collection[str] = ()) -> Markup:
+    """What was said, with the words that stand in `true` in this order marked.
+
+    Args:
+        plain: Words that stand everywhere and are not marked.
+    """
+    words = said.split()
+    same = SequenceMatcher(None, true.split(), words, autojunk=False)
+    there = {k for at in same.get_matching_blocks() for k in range(at.b, at.b + at.size)}
+    return Markup(" ").join(
+        Markup("<mark>{}</mark>").format(word) if k in there and word not in plain else escape(word)
+        for k, word in enumerate(words)
+    )
+
+
+def picture(pixels: np.ndarray, alt: str, width: int, style: str = "") -> Markup:
+    """A small picture inside the page, the same in light and dark mode.
+
+    Args:
+        pixels: (h, w) or (h, w, 3) of 0 to 255; enlarged without smoothing.
+        alt: What is to be seen.
+        width: On the screen, in CSS pixels, also where there is little room.
+        style: More CSS.
+    """
+    target = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(target, "png")
+    code = base64.b64encode(target.getvalue()).decode("ascii")
+    # The theme dims pictures in dark mode but for those of this class.
+    return Markup(
+        '<img class="dark-light" alt="{}" width="{}" src="data:image/png;base64,{}" '
+        'style="image-rendering: pixelated; max-width: none; min-width: {}px; {}">'
+    ).format(alt, width, code, width, style)

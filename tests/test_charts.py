@@ -60,11 +60,35 @@ def groups(pictures: bool) -> list:
     return [(label, draw.random(shape)) for label in labels]
 
 
+def heat_map(**more) -> charts.Chart:
+    draw = np.random.default_rng(0)
+    tables = {name: draw.random((7, 7)) for name in ("original", LONG, "scrub", "retrained")}
+    pictures = [draw.integers(0, 256, (8, 8)) for _ in range(7)]
+    words = [f"number {k}, {EVIL}" for k in range(7)]
+    given = {"split": 3, "measure": "cosine", "title": "They stand out", "alt": "Rows."} | more
+    return charts.heat_maps(tables, pictures, words, **given)
+
+
+def trade_off() -> charts.Chart:
+    """Two panels with a front each; one point has no place on a log scale."""
+    points = [
+        charts.Point("projection", 0.02, 0.01, True, False),
+        charts.Point("layers.1.mlp.fc1", 0.1, 0.05, True, True),
+        charts.Point(EVIL, 0.12, 0.2, True, False),
+        charts.Point("dominated", 0.3, 0.002, False, False),
+        charts.Point("dead", 0.3, 0.0, False, False),
+    ]
+    panels = {"vision": points, "text": [p._replace(chosen=False) for p in points[:2]]}
+    return charts.trade_off(panels, "alignment", "importance", "VLM", "One is taken", "Points.")
+
+
 def every_chart(of: score.Board) -> dict[str, charts.Chart]:
     drawn = {name: draw(of) for name, draw in ON_A_BOARD.items()}
     drawn["relearning"] = charts.relearning(CURVES, "concept accuracy", {"scrub": "Gradient"})
     drawn["pictures"] = charts.request_picture(groups(pictures=True))
     drawn["scatter"] = charts.request_picture(groups(pictures=False))
+    drawn["heat_maps"] = heat_map()
+    drawn["trade_off"] = trade_off()
     return drawn
 
 
@@ -90,7 +114,9 @@ def texts(chart: charts.Chart) -> list[Text]:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             ticks = axis.get_major_ticks() + axis.get_minor_ticks()
-            found += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
+            ticks = [tick for tick in ticks if low <= tick.get_loc() <= high]
+            both = [label for tick in ticks for label in (tick.label1, tick.label2)]
+            found += [label for label in both if label.get_visible()]
     return [text for text in found if text.get_text().strip()]
 
 
@@ -247,7 +273,9 @@ def test_labels_at_the_ends_of_curves_do_not_overlap(drawn):
     _no_overlap(labels)
 
 
-@pytest.mark.parametrize("name", ["forest", "positions", "axes", "pictures"])
+@pytest.mark.parametrize(
+    "name", ["forest", "positions", "axes", "pictures", "heat_maps", "trade_off"]
+)
 def test_labels_do_not_overlap_in_rows_and_panels(drawn, name):
     drawn[name].figure.canvas.draw()
     _no_overlap(texts(drawn[name]))
@@ -500,3 +528,56 @@ def test_a_long_measure_fits_beside_its_axis():
     figure.canvas.draw()  # a label has no place before
     label = figure.axes[0].yaxis.label.get_window_extent()
     assert label.x0 >= 0 and label.y0 >= 0 and label.y1 <= figure.bbox.height
+
+
+# ------------------------------------------------------------------------ heat maps, trade-offs
+
+
+def shown(axes) -> np.ndarray:
+    """The values of a heat map as they stand on the page, parts side by side again."""
+    images = {tuple(image.get_extent()): image.get_array() for image in axes.images}
+    tops = sorted({extent[3] for extent in images})
+    lefts = sorted({extent[0] for extent in images})
+    at = {(extent[3], extent[0]): array for extent, array in images.items()}
+    return np.vstack([np.hstack([at[top, left] for left in lefts]) for top in tops])
+
+
+def test_heat_maps_show_every_value_on_one_scale():
+    tables = {
+        "one": np.arange(16.0).reshape(4, 4),
+        "other": np.arange(16.0)[::-1].reshape(4, 4) - 5,
+    }
+    pictures, words = [np.zeros((2, 2, 3))] * 4, list("abcd")
+    for split in (0, 1, 4):
+        chart = charts.heat_maps(tables, pictures, words, split, "cosine", "Found", "Rows.")
+        panels = chart.figure.axes[:2]
+        for axes, table in zip(panels, tables.values(), strict=True):
+            assert np.array_equal(shown(axes), table)
+            assert {image.get_clim() for image in axes.images} == {(-5.0, 15.0)}
+    assert "one, other" in chart.alt and chart.alt.endswith("Rows.")
+
+
+def test_a_heat_map_has_a_picture_for_each_row_with_its_own_pixels():
+    chart = heat_map()
+    rows = chart.figure.axes[4]
+    assert len(rows.images) == 7 and all(image.get_array().shape == (8, 8) for image in rows.images)
+    # Every row, every part of each table, and the scale: none is merged with another.
+    assert chart.svg().count("<image") == 7 + 4 * 4 + 1
+
+
+def test_a_trade_off_joins_the_front_and_names_it_and_what_was_chosen():
+    chart = trade_off()
+    vision, text = chart.figure.axes
+    line = next(line for line in vision.lines if line.get_linestyle() == "-")
+    assert line.get_xdata().tolist() == [0.02, 0.1, 0.12]
+    weights = {t.get_text(): t.get_fontweight() for t in vision.texts}
+    assert weights["layers.1.mlp.fc1"] == "bold" and weights["projection"] == "normal"
+    assert "dominated" not in weights and "dead" not in weights
+    ring = lambda axes: [line for line in axes.lines if line.get_markersize() == 12]
+    assert [(r.get_xdata()[0], r.get_ydata()[0]) for r in ring(vision)] == [(0.1, 0.05)]
+    assert not ring(text)
+
+
+def test_a_trade_off_without_points_still_draws():
+    chart = charts.trade_off({"vision": []}, "alignment", "importance", "VLM", "None", "")
+    assert chart.figure.axes and "<svg" in chart.svg()

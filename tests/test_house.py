@@ -103,7 +103,7 @@ def test_what_measures_knows_nothing_of_what_shows(graph):
 
 def test_pictures_are_found_by_name_and_imported_by_nobody(graph):
     pictures = {name for name in graph if name.endswith(".pictures")}
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     assert not {name for name, wanted in graph.items() if wanted & pictures}
 
 

@@ -6,12 +6,11 @@ Every function takes the scene of a page (book.Scene) and returns something to s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import SequenceMatcher
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from ... import charts, controls, metrics
-from ...tables import Html, number, table
+from ...tables import Html, marked, number, table
 
 #: The yardsticks whose course is drawn.
 _COURSE = ("grad_diff", "npo", "ascent_to_destruction")
@@ -29,34 +28,15 @@ def continuations(scene, *functions: Callable) -> Html:
         functions: Strategies of this page, shown beside original and retrained; the model
             of the first training seed, with the settings of its row.
     """
-    bench, seed = scene.bench, scene.bench.seeds[0]
-    models = {
-        "original": bench.load.load(bench.originals()[seed]),
-        "retrained": bench.load.load(bench.retrained()[seed]),
-    }
-    for function in functions:
-        rows = scene.rows(function.__name__)
-        if rows and rows[0].status == "ok":
-            models[function.__name__] = bench.model_of(function, seed)
+    bench, models = scene.bench, scene.models(*functions)
     lines = []
     for part in ("forget", "retain"):
         passage = bench.asked.parts[part].passages[0]
         given, true, said = bench.load.continued(list(models.values()), passage)
         lines.append((part, Markup("<em>{}</em> {}").format(given, true)))
-        lines += [(name, _marked(true, text)) for name, text in zip(models, said)]
+        lines += [(name, marked(true, text)) for name, text in zip(models, said)]
     head = ("text or model", "given (in italics) and true; then each continuation")
     return table(head, lines)
-
-
-def _marked(true: str, said: str) -> Markup:
-    """What was said, with the words that stand in `true` in this order marked."""
-    words = said.split()
-    same = SequenceMatcher(None, true.split(), words, autojunk=False)
-    marked = {k for at in same.get_matching_blocks() for k in range(at.b, at.b + at.size)}
-    return Markup(" ").join(
-        Markup("<mark>{}</mark>").format(word) if k in marked else escape(word)
-        for k, word in enumerate(words)
-    )
 
 
 def beside(scene, published: Mapping[str, tuple[float, float, float, float]]) -> Html:
