@@ -18,7 +18,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from erasus_nb import book, cells, parameters, workloads
+from erasus_nb import __main__, book, cells, parameters, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.profiles import PublishedPairSizes, Recipe
 from erasus_nb.training import same_weights
@@ -509,6 +509,20 @@ def test_the_kind_of_a_model_decides_its_workload(made, tmp_path):
         ("llm", clip, ("image_text",), "image_text"),
     ):
         assert workloads.made_for(page, model, asked) == found, (page, model, asked)
+
+
+def test_a_page_and_the_command_line_find_the_workload(made, monkeypatch):
+    both = {"model": str(made / "clip"), "data": str(made / "disks")}
+    for asked in ([], [("workloads", "['image_text']")]):
+        values = __main__._values("gradient", [*both.items(), *asked], "smoke")
+        assert values["workloads"] == ["image_text"]
+    known = parameters.declared(cells.NOTEBOOKS / "gradient.ipynb")
+    given = {k: what.default for k, what in known.items()} | {"profile": "smoke", **both}
+    monkeypatch.setattr(book, "display", lambda shown: None)
+    page = book.start("gradient", {**given, "out": ""})
+    assert page.home == "image_text" and list(page.benches) == ["image_text"]
+    bench = page.benches["image_text"]
+    assert bench.load.source == workloads.Published(**both) and bench.name.startswith("image_text-")
 
 
 @pytest.mark.parametrize("asked", [["image_text", "text"], ["synthetic"]])
