@@ -153,14 +153,21 @@ class Page:
         #: What `relearn` found: workload -> criterion -> model -> step -> values by seed.
         self.relearned: dict[str, dict[str, dict[str, dict[int, list[float]]]]] = {}
 
-    def asking(self, request: str) -> Page:
+    def asking(self, request: str, most: int) -> Page:
         """This page once more for another kind of request, with nothing run yet.
 
         It has the workloads that take such a request; none if the page is run for it already.
+
+        Args:
+            most: Training seeds, at most.
         """
-        other, given = copy(self), {**self.given, "request": request}
+        other = copy(self)
         other.benches = {
-            name: _bench(name, given, None)
+            name: _bench(
+                name,
+                {**self.given, "request": request, "seeds": min(most, len(bench.seeds))},
+                None,
+            )
             for name, bench in self.benches.items()
             if request in bench.load.requests and request != self.given["request"]
         }

@@ -253,13 +253,13 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes | ImageTextSizes]] = {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
         "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
         "text": TextSizes(5, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
-        "image_text": ImageTextSizes(5, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
+        "image_text": ImageTextSizes(6, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
     },
     "full": {
         "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
         "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
         "text": TextSizes(10, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
-        "image_text": ImageTextSizes(10, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
+        "image_text": ImageTextSizes(12, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
     },
 }
 

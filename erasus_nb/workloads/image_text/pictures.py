@@ -476,3 +476,24 @@ def _framed(load, rows: Tensor, right: Tensor) -> Markup:
         alt = f"{'right' if hit else 'not asked for'}: {_shows(load, row)}"
         shown.append(cell.format(picture(pixels, alt, 32, frames[hit]), "✓" if hit else "\u00a0"))
     return Markup(" ").join(shown)
+
+
+# ------------------------------------------------------------------ what gives membership away
+
+
+def privacy(scene) -> Html:
+    """How well the cosine tells forgotten pairs from pairs that were never trained on.
+
+    With the whole captions, and with captions that only describe the image. Where original and
+    retrained model differ by less than a gate asks for, the column says nothing.
+    """
+    least = next(g["bound"] for g in scene.bench.load.gates if g["measure"] == "AUC gap")
+    lines = []
+    for metric, what in (("C3", "whole captions"), ("auc_described", "without the writer")):
+        original, retrained = (
+            scene.board[name].metrics[metric].mean for name in ("original", "retrained")
+        )
+        gap = original - retrained
+        verdict = "tells members" if gap >= least else "uninformative"
+        lines.append((what, *(number(value) for value in (original, retrained, gap)), verdict))
+    return table(("captions", "AUC, original", "AUC, retrained", "gap", f"a gap of {least}"), lines)
