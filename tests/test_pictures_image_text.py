@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 from typing import NamedTuple
 
 import numpy as np
+import published
 import pytest
 import torch
 
-from erasus_nb import book, cells, tables
+from erasus_nb import book, cells, tables, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.training import clone
 from erasus_nb.workloads.image_text import pictures
@@ -279,10 +280,10 @@ def test_attention_without_logits_is_spread_evenly(scene):
 def test_looking_leaves_the_model_as_it_is_and_takes_ensembles(scene):
     load, rows = scene.bench.load, torch.arange(3)
     one, other = load.make_model(0).train(), load.make_model(1)
-    how = one.config._attn_implementation
+    one.set_attn_implementation("sdpa")
     before = clone(one).state_dict()
     first = pictures.looked(load, one, rows)
-    assert one.training and one.config._attn_implementation == how != "eager"
+    assert one.training and one.config._attn_implementation == "sdpa"
     assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())
     both = torch.nn.Module()
     both.models = torch.nn.ModuleList([one, other])
@@ -433,3 +434,26 @@ def test_the_kept_query_is_about_something_kept(scene):
     else:
         gone = {load.names[1][w] for w in load.writers[asked.rows["forget"]].tolist()}
         assert " ".join(kept.split()[-2:]) not in gone
+
+
+# ------------------------------------------------------------------ models and data of others
+
+
+@pytest.mark.parametrize("concepts", [True, False])
+def test_pictures_of_published_models_and_folders(tmp_path, ascent, concepts):
+    published.clip_checkpoint(tmp_path / "clip")
+    published.clip_checkpoint(tmp_path / "retrained", seed=1)
+    published.image_folder(tmp_path / "data", published.pairs(concepts))
+    there = [str(tmp_path / name) for name in ("clip", "data", "retrained")]
+    given = workloads.Published(*there)
+    bench = Bench("image_text", "smoke", (0,), out=None, cache="", published=given)
+    scene = scene_of(bench, ascent)
+    load, row = bench.load, int(bench.asked.rows["forget"][0])
+    said = load.names[0][load.classes[row]] if concepts else pictures._caption(load, row)
+    assert Reader(pictures.request(scene)).images[0]["alt"] == f"image: {said}"
+    assert "gradient_ascent" in pictures.matrices(scene, ascent).alt
+    assert f"{said}: most attention" in pictures.attention(scene, ascent)
+    asks = f"a photo of a {said}." if concepts else said
+    assert f"Forgotten: “{asks}”" in pictures.gallery(scene, ascent)
+    candidates = lambda model, forget, retain, task: LAYERS
+    assert "3 layers" in pictures.pareto(scene, candidates, never_run).title
