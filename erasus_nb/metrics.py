@@ -104,7 +104,7 @@ def tpr_at_fpr(members: ArrayLike | Tensor, non_members: ArrayLike | Tensor, fpr
         raise ValueError("a rate needs members and non-members")
     if not 0 <= fpr <= 1:
         raise ValueError(f"a share lies between 0 and 1, got {fpr}")
-    allowed = int(fpr * len(non_members))
+    allowed = int(fpr * len(non_members) + 1e-9)  # a product may be just below a whole number
     # Strictly above the first score that may not be called a member.
     highest = np.sort(non_members)[::-1]
     threshold = highest[allowed] if allowed < len(highest) else -np.inf

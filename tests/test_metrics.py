@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from erasus_nb import metrics
 from erasus_nb.metrics import (
@@ -102,6 +102,40 @@ def test_auc_has_no_answer_for_nan_and_refuses_an_empty_group():
     assert math.isnan(auc([1.0], [0.0, math.nan]))
     with pytest.raises(ValueError, match="at least one"):
         auc([], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "fpr", "wanted"),
+    [
+        ([2, 3], [0, 1], 0.0, 1.0),
+        ([0, 1], [2, 3], 0.0, 0.0),
+        ([1, 3], [0, 2], 0.0, 0.5),
+        ([1, 3], [0, 2], 0.5, 1.0),  # the threshold may call the 2 a member
+        ([1, 3], [0, 2], 0.49, 0.5),  # two of two are no half of one
+        ([1, 1, 1], [1, 1], 0.5, 0.0),  # a tie with an other is not found
+        ([0, 5], [9, 9], 1.0, 1.0),
+        ([70.5], range(100), 0.29, 1.0),  # 0.29 * 100 is just below 29
+    ],
+)
+def test_true_positives_at_a_share_of_false_ones(members, others, fpr, wanted):
+    assert metrics.tpr_at_fpr(members, others, fpr) == wanted
+
+
+def test_sklearn_agrees_on_true_positives_at_a_share_of_false_ones():
+    draw = np.random.default_rng(5)
+    members, others = draw.normal(0.7, 1, 150).round(1), draw.normal(0, 1, 208).round(1)
+    labels = np.r_[np.ones(150), np.zeros(208)]
+    false, true, _ = roc_curve(labels, np.r_[members, others], drop_intermediate=False)
+    for fpr in (0.01, 0.1, 0.5):
+        assert metrics.tpr_at_fpr(members, others, fpr) == true[false <= fpr].max()
+
+
+def test_a_rate_of_nobody_and_a_share_above_one_are_refused():
+    for bad in (([], [1], 0.1), ([1], [], 0.1)):
+        with pytest.raises(ValueError, match="members and non-members"):
+            metrics.tpr_at_fpr(*bad)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        metrics.tpr_at_fpr([1], [0], 1.5)
 
 
 def test_privleak_has_muse_sign_on_both_sides():

@@ -139,7 +139,7 @@ def test_what_means_nothing_is_refused_with_its_reason(here):
     for reason, use in (
         ("no attention", partial(classes.run, page.attention_unlearning)),
         ("one modality", partial(classes.run, page.contrastive_unlearning, variant="cliperase")),
-        ("no features", partial(here.run, page.contrastive_unlearning, variant="lee")),
+        ("two output layers", partial(here.run, page.contrastive_unlearning, variant="lee")),
         ("no features", lambda: text.features(None, here.forget_batch)),
         ("one half", lambda: digits.task().views(digits.make_model(0))),
         ("no cross-attention", partial(here.run, page.attention_unlearning, variant="fmn")),

@@ -657,12 +657,18 @@ def make(sizes: ImageTextSizes, device: torch.device) -> ImageTextWorkload:
     """
     data = corpus(sizes.scans, sizes.words)
     counts = [sizes.writers] * 4 + [sizes.core] + [sizes.holdout, sizes.validation] * 4
-    groups = torch.arange(len(data.scans)).split(
-        [*(count * sizes.scans for count in counts), len(data.scans) - sum(counts) * sizes.scans]
-    )
+    left = len(data.scans) - sum(counts) * sizes.scans
+    if left < sizes.bank:
+        raise ValueError(
+            f"there are {len(data.scans)} scans; {sum(counts)} writers of {sizes.scans} and a bank "
+            f"of {sizes.bank} need more"
+        )
+    groups = torch.arange(len(data.scans)).split([*(count * sizes.scans for count in counts), left])
     asked, core, apart, rest = groups[:4], groups[4], groups[5:-1], groups[-1]
     classes = torch.tensor([scan.digit for scan in data.scans])
     other = rest[~torch.isin(classes[rest], torch.tensor(CONCEPTS))]
+    if len(other) < sizes.bank:
+        raise ValueError(f"{len(other)} scans are left for a bank of {sizes.bank}")
     bank, kept = other[: sizes.bank], torch.ones(len(rest), dtype=torch.bool)
     kept[torch.isin(rest, bank)] = False
     trained = sum(map(len, (*asked, core)))

@@ -89,7 +89,12 @@ def names(count: int, parts: int, draw: torch.Generator) -> list[str]:
     Args:
         count: How many, at most parts squared.
         parts: How many words there are for the first and for the second name.
+
+    Raises:
+        ValueError: more writers than names.
     """
+    if count > parts * parts:
+        raise ValueError(f"{parts} first and {parts} second names are too few for {count} writers")
     pick = lambda pool: pool[int(torch.randint(len(pool), (), generator=draw))]
     word = lambda: "".join(map(pick, (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _CODAS)))
     words: list[str] = []

@@ -165,6 +165,8 @@ class ImageTextTask(Task):
         if not len(batch):
             return batch
         said = (own[:, None, :, None] == bank["captions"][:, None]).flatten(2).any(-1)
+        if said.all(1).any():
+            raise NotApplicable("every pair to compare with has a caption of a pair to relabel")
         drawn = torch.multinomial((~said).float().cpu(), 1, generator=generator)[:, 0]
         other = bank.take(drawn.to(own.device))
         return batch.replace(input_ids=other["input_ids"], captions=other["captions"])
