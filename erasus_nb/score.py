@@ -472,10 +472,14 @@ FLAGS = {
     "errored": "at least one seed is not ok",
     "no-op": "its weights are the original's, or it cannot be told from the original",
     "collapsed": "utility is below one half",
+    "forgets what stays": "right on the retain set less often than retrained models, by over 0.1",
     "over-unlearned": "the forget set looks less familiar than to a retrained model",
     "exposes": "the forget set stands out more than in the original",
     "not better than control": "not significantly above the best cheap control",
 }
+
+#: By how much a model may be right less often on the retain set than retrained models are.
+_REMEMBERED = 0.1
 
 #: Differences from the original that count as nothing: RM points, and position.
 _NEGLIGIBLE_RM, _NEGLIGIBLE_POSITION = 1.0, 0.05
@@ -507,6 +511,16 @@ def _no_op(standing: Standing, rows: Sequence[records.Row], original: Standing) 
     return True
 
 
+def _forgets_what_stays(standing: Standing, retrained: Standing) -> bool:
+    """Whether less of the retain set is remembered than retrained models remember.
+
+    Utility is measured on unseen examples on most workloads, which a model without this
+    memory can get right.
+    """
+    mine, theirs = (s.metrics.get("retain_accuracy") for s in (standing, retrained))
+    return bool(mine and theirs) and mine.high < theirs.mean - _REMEMBERED
+
+
 def _beats(standing: Standing, control: Standing) -> bool:
     difference, p, n = paired(standing.rm_by_seed, control.rm_by_seed)
     # One shared seed allows no test; then the two numbers are compared.
@@ -528,6 +542,8 @@ def _flags(
         flags.add("no-op")
     if standing.utility and standing.utility.mean < 0.5:
         flags.add("collapsed")
+    if _forgets_what_stays(standing, reference["retrained"]):
+        flags.add("forgets what stays")
     privacy = standing.position.get("C3")
     if privacy and privacy.high < -0.1:
         flags.add("over-unlearned")

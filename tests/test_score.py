@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fabricate
 import numpy as np
@@ -227,7 +228,12 @@ def test_a_destroyed_model_scores_low_and_is_called_collapsed_and_over_unlearned
     board = board_of(rows("ascent", DESTROYED))
     assert board["ascent"].rm.mean < 20
     flags = board["ascent"].flags
-    assert flags == ("collapsed", "over-unlearned", "not better than control")
+    assert flags == (
+        "collapsed",
+        "forgets what stays",
+        "over-unlearned",
+        "not better than control",
+    )
 
 
 def test_a_model_at_chance_scores_nothing_and_is_not_taken_for_a_no_op():
@@ -1036,3 +1042,14 @@ def test_no_number_on_a_board_is_nan():
     for s in board.standings:
         for found in (s.rm, s.forgetting, s.privacy, s.utility, s.divergence):
             assert all(math.isfinite(x) for x in (found.mean, found.low, found.high))
+
+
+@pytest.mark.parametrize("values, flagged", [((0.6, 0.62), True), ((0.88, 0.9), False)])
+def test_who_remembers_less_of_what_stays_than_retrained_models_is_flagged(values, flagged):
+    of = lambda *shares: SimpleNamespace(metrics={"retain_accuracy": score.interval(shares)})
+    assert score._forgets_what_stays(of(*values), of(0.9, 0.92)) == flagged
+
+
+def test_a_row_without_that_measurement_is_not_flagged_for_it():
+    nothing = SimpleNamespace(metrics={})
+    assert not score._forgets_what_stays(nothing, nothing)
