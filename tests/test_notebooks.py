@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from importlib import import_module
 
 import nbformat
 import pytest
@@ -195,3 +196,19 @@ def test_the_strategies_to_try_run_as_they_are(page, cache):
                 assert not same_weights(product.state_dict(), start)
                 ran.append(bench.workload)
             assert workloads.home(page) in ran
+
+
+def test_every_picture_that_a_page_draws_is_one_that_some_workload_can_draw():
+    drawn = {
+        (name, node.args[0].value)
+        for name in cells.names()
+        for source in code_of(name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "draw"
+    }
+    known = {
+        picture
+        for path in (ROOT / "erasus_nb" / "workloads").glob("*/pictures.py")
+        for picture in vars(import_module(f"erasus_nb.workloads.{path.parent.name}.pictures"))
+    }
+    assert drawn and not [(page, picture) for page, picture in drawn if picture not in known]
