@@ -223,3 +223,17 @@ def test_cells_of_tables_are_escaped_and_absence_is_a_dash():
     assert book._interval(score.Interval(1.25, 1.25, 1.25, 1), 1) == "1.2 (1 seed)"
     assert tables.number(-0.001) == "0.00"
     assert tables.number(None) == tables.number(float("nan")) == "—"
+
+
+def test_a_page_can_ask_for_another_kind_of_request_beside_its_own(page, shown, tmp_path):
+    other = page.asking("random", most=1)
+    other.run(ensemble)
+    assert other.board("synthetic").facts["request_kind"] == "random"
+    assert len(other.benches["synthetic"].seeds) == 1 and not page.functions
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")}
+    assert "smoke/synthetic-random/test.json" in written
+    assert not any(path.startswith("smoke/synthetic/") for path in written)
+
+
+def test_who_has_no_such_request_is_not_asked_for_it(page):
+    assert not page.asking("concept", most=1).benches

@@ -1053,3 +1053,12 @@ def test_who_remembers_less_of_what_stays_than_retrained_models_is_flagged(value
 def test_a_row_without_that_measurement_is_not_flagged_for_it():
     nothing = SimpleNamespace(metrics={})
     assert not score._forgets_what_stays(nothing, nothing)
+
+
+def test_boards_of_other_requests_say_nothing_about_the_order_over_workloads():
+    one = board_of(rows("both", between(0.3)), rows("one", between(0.1)))
+    other = board_of(rows("both", between(0.6)))
+    other = replace(other, facts={**other.facts, "request_kind": "concept"})
+    lines = {line.name: line for line in score.overall({"x": one, "x-concept": other})}
+    assert lines["one"].rank and lines["both"].by_workload.keys() == {"x"}
+    assert score.overall({"x-concept": other})  # where there is nothing else
