@@ -201,10 +201,11 @@ def test_what_cannot_be_measured_says_why(disks, single):
 
 
 def test_a_model_without_knowledge_scores_by_chance(disks, single):
-    # Recall at 5 among 6 unseen pairs of each; four concepts.
-    count = len(single.request().utility)
-    assert single.chance == 5 / count
-    assert disks.chance == pytest.approx(2 / (len(disks.request().utility) / 5 + 4))
+    # Recall at 5 among 6 unseen pairs of each, and at 1 among all trained ones; four concepts.
+    count = len(single.request().utility) / 5
+    assert single.chance == pytest.approx(2 / (count + single.trained))
+    count = len(disks.request().utility) / 5
+    assert disks.chance == pytest.approx(3 / (count + disks.trained + 4))
 
 
 def test_nearest_pairs_are_kept_ones(disks, single):
