@@ -278,8 +278,11 @@ def main_directions(rows: Tensor, share: float, of: float | None = None) -> Tens
 @torch.no_grad()
 def _caption_directions(model, task, split: Split) -> Tensor:
     """Unit embeddings of a split's captions, (n, d), float64."""
-    parts = split.batches(task.recipe.batch_size)
-    return torch.cat([task.embeddings(model, part)["text"].projected.double() for part in parts])
+    found = []
+    for part in split.batches(task.recipe.batch_size):
+        *_, captions = task.embeddings(model, part).values()  # a pair's second half
+        found.append(captions.projected.double())
+    return torch.cat(found)
 
 
 @torch.no_grad()
