@@ -202,10 +202,102 @@ def _against(away, model, forget, retain, task, lr, epochs, key) -> Unlearned:
     return Unlearned(student, {"last batch": losses})
 
 
+@strategy(
+    category="Baseline",
+    cite="mishra2025ccup",
+    reads=("forget inputs", "retain inputs"),
+    needs=("pairs",),
+    departures=(
+        "The paper's directions are those of the prompts of forgotten classes; a strategy sees no "
+        "prompts, so ours are those of the forgotten captions.",
+        "Forgotten captions span the whole space here, and share most of it with kept ones. So "
+        "the main directions of kept captions are taken out of them first, and the main half of "
+        "what is left is removed; share=1 with kept=0 removes their whole span, as the paper does.",
+    ),
+)
+def null_space_projection(
+    model, forget: Split, retain: Split, task, *, share=0.5, kept=0.5, tower="vision", seed=0
+) -> Unlearned:
+    """Project the last layer onto the null space of what the forgotten captions say (CCUP).
+
+    W' = (I - U U^T) W, where the columns of U are orthonormal: the main directions of
+    T_f (I - R R^T), whose rows T_f are the unit embeddings of the forgotten captions, and R
+    holds the main directions of those of the kept ones. Nothing is trained, and nothing is
+    drawn.
+
+    Args:
+        share: U has the fewest directions that hold this share of the squared length of
+            T_f (I - R R^T); 0 removes none, 1 all.
+        kept: R has the fewest that hold this share of that of the kept captions; 0 keeps none.
+        tower: Whose projection is changed: a modality of the task's, or "both".
+
+    Raises:
+        ValueError: another tower, or no share.
+
+    Source: Mishra et al. (2025), arXiv 2512.14137, who remove the span of the target texts
+        from CLIP's final projection layer.
+    """
+    towers = task.modalities(model)  # refuses where there is only one
+    if tower not in (*towers, "both"):
+        raise ValueError(f"tower is {', '.join(towers)} or both, got {tower!r}")
+    said = [_caption_directions(model, task, split) for split in (forget, retain)]
+    base = main_directions(said[1], kept)
+    gone = main_directions(said[0] - said[0] @ base.T @ base, share, len(said[0]))
+    student = clone(model)
+    for name in towers if tower == "both" else (tower,):
+        layer = student.get_submodule(towers[name][-1])
+        for part in (task.matrix(layer), getattr(layer, "bias", None)):
+            if part is not None:
+                _remove(part, gone)
+    info = {"removed": len(gone), "kept": len(base), "dimensions": gone.shape[1]}
+    return Unlearned(student, {}, info)
+
+
+def main_directions(rows: Tensor, share: float, of: float | None = None) -> Tensor:
+    """The fewest orthonormal directions that hold a share of some rows' squared length, (r, d).
+
+    Args:
+        rows: (n, d).
+        share: 0 to 1; directions that hold nothing are never among them.
+        of: What counts as something: their own squared length, or that of what they are
+            left over from.
+
+    Raises:
+        ValueError: no share.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share lies between 0 and 1, got {share}")
+    _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
+    held = sizes.square()
+    something = int((held > 1e-10 * (held.sum() if of is None else of)).sum())
+    short = held.cumsum(0) < (share - 1e-10) * held.sum()
+    needed = int(short.sum()) + 1 if share else 0
+    return directions[: min(needed, something)]
+
+
+@torch.no_grad()
+def _caption_directions(model, task, split: Split) -> Tensor:
+    """Unit embeddings of a split's captions, (n, d), float64."""
+    found = []
+    for part in split.batches(task.recipe.batch_size):
+        *_, captions = task.embeddings(model, part).values()  # a pair's second half
+        found.append(captions.projected.double())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def _remove(part: Tensor, directions: Tensor) -> None:
+    """Take orthonormal directions, (r, d), out of the outputs of a weight (d, ...), in place."""
+    if len(directions):
+        exact = part.double()
+        part.copy_(exact - directions.T @ (directions @ exact))
+
+
 CONTROLS = (random_init, fine_tune, random_label, ascent_to_destruction, partial_retrain)
 
-#: Methods that every reader of a language-model board looks for; not among the 29.
-BASELINES = (grad_diff, npo, simnpo)
+#: Methods that every reader of a board of language models, or of CLIP, looks for; not among the
+#: 29.
+BASELINES = (grad_diff, npo, simnpo, null_space_projection)
 
 
 def on(provides: Collection[str]) -> list:

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from contract import Setting, battery
 from sklearn.datasets import load_digits
+from torch import nn
 from transformers import CLIPModel
 
 from erasus_nb import cells, workloads
+from erasus_nb.controls import main_directions, null_space_projection
 from erasus_nb.metrics import auc
 from erasus_nb.provenance import SisaEnsemble
 from erasus_nb.strategy import Batch, NotApplicable, Split
-from erasus_nb.task import Meter
+from erasus_nb.task import Embedding, Meter, Task
 from erasus_nb.training import fit, generator, same_weights, squared_gradients
 from erasus_nb.workloads import image_text
 from erasus_nb.workloads.image_text import CONCEPTS, SWAPS, Found
@@ -894,3 +897,144 @@ def test_relearning_two_pairs_makes_them_found():
         chances = load.task().outputs(model.eval(), batch).softmax(-1)[..., 0]
         apart = load.task().loss(model, batch)
     assert (apart < 0.1).all() and chances.shape == (2, 2)
+
+
+# ------------------------------------------------------------------ the closed-form baseline
+
+
+class Sayings(Task):
+    """Pairs whose captions are embedded as they stand, and a model of one projection each."""
+
+    recipe = small().sizes.recipe
+
+    def modalities(self, model):
+        return {"vision": ["seen"], "text": ["said"]}
+
+    def embeddings(self, model, batch):
+        rows = batch["input_ids"].float()
+        return {"text": Embedding(rows, F.normalize(model.said(rows), dim=-1))}
+
+
+def sayings(rows):
+    return Split("some", Batch({"input_ids": torch.tensor(rows), "ids": torch.arange(len(rows))}))
+
+
+def two_projections(width=6):
+    model = nn.Module()
+    model.seen, model.said = nn.Linear(4, width), nn.Linear(width, width, bias=False)
+    nn.init.eye_(model.said.weight)
+    return model
+
+
+def units(*numbers, width=6):
+    return [[1.0 * (k == n) for k in range(width)] for n in numbers]
+
+
+def what_is_left(before, after, gone):
+    """Largest part of `after` along directions that are gone, and largest change elsewhere."""
+    kept = torch.tensor([k not in gone for k in range(len(after))])
+    return after[~kept].abs().max(), (after - before)[kept].abs().max()
+
+
+def check_projection(function):
+    """Forgotten directions are gone from the projection, and kept ones are as they were."""
+    model = two_projections()
+    # A caption in a direction of its own, and one that is half like the kept ones.
+    forget = sayings([*units(0), [0.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
+    how = (model, forget, sayings(units(2, 3, 4)), Sayings())
+    new = function(*how, share=1.0, kept=1.0).model
+    for part in ("weight", "bias"):
+        left, moved = what_is_left(getattr(model.seen, part), getattr(new.seen, part), (0, 1))
+        assert left < 1e-7, "something is left of what only the forgotten captions say"
+        assert moved < 1e-7, "what the kept captions say has changed"
+    assert torch.equal(new.said.weight, model.said.weight)
+
+
+def test_what_only_forgotten_captions_say_is_gone_and_what_kept_ones_say_stays():
+    check_projection(null_space_projection)
+
+    def zeroed(model, forget, retain, task, **settings):
+        new = null_space_projection(model, forget, retain, task, **settings)
+        nn.init.zeros_(new.model.seen.weight)
+        return new
+
+    def untouched(model, forget, retain, task, **settings):
+        return null_space_projection(model, forget, retain, task, share=0.0)
+
+    for stub, reason in ((zeroed, "kept captions say has changed"), (untouched, "is left")):
+        with pytest.raises(AssertionError, match=reason):
+            check_projection(stub)
+
+
+def test_the_paper_s_projection_removes_all_that_forgotten_captions_say():
+    model = two_projections()
+    forget, retain = sayings([*units(0), [0.0, 1.0, 1.0, 0.0, 0.0, 0.0]]), sayings(units(2, 3, 4))
+    new = null_space_projection(model, forget, retain, Sayings(), share=1.0, kept=0.0, tower="both")
+    assert new.info == {"removed": 2, "kept": 0, "dimensions": 6}
+    found = Sayings().embeddings(new.model, forget.all())["text"].features @ new.model.said.weight.T
+    assert found.abs().max() < 1e-7
+    half = torch.tensor(units(1, 2)).sum(0)
+    assert (new.model.seen.weight.T @ half).abs().max() < 1e-6
+    assert (new.model.seen.bias @ half).abs() < 1e-6
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 1), (0.7, 2), (0.95, 3), (1.0, 3)])
+def test_so_many_directions_are_taken_as_hold_the_share(share, count):
+    rows = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0, 0.0])).double()
+    found = main_directions(rows[torch.tensor([2, 0, 3, 1])], share)  # 9, 4 and 1 of 14
+    assert torch.allclose(found.abs(), torch.eye(5)[:count].double())
+    assert len(main_directions(1e-9 * rows, share, of=1.0)) == 0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        main_directions(rows, 1.5)
+
+
+@pytest.fixture(scope="module")
+def lightly():
+    """The smallest model after four epochs, to run strategies on."""
+    load = small()
+    asked = load.request()
+    make_task = lambda reads=None, meter=None: load.task(reads=reads, meter=meter)
+    return Setting(trained(), asked.forget, asked.retain, make_task, 1.0)
+
+
+def test_the_projection_keeps_the_contract(lightly):
+    for tower in ("vision", "text", "both"):
+        how = {"settings": {"tower": tower}, "random": False, "where": lightly}
+        battery(null_space_projection, ({"share": 0.0}, {"kept": 1.0}), **how)
+    with pytest.raises(ValueError, match="tower is vision, text or both, got 'audio'"):
+        lightly.run(null_space_projection, tower="audio")
+
+
+def test_the_projection_changes_one_layer_of_the_tower_that_it_is_asked_for(lightly):
+    changes = {"vision": {"visual_projection.weight"}, "text": {"text_projection.weight"}}
+    changes["both"] = changes["vision"] | changes["text"]
+    for tower, wanted in changes.items():
+        new = lightly.run(null_space_projection, tower=tower).model.named_parameters()
+        old = dict(lightly.original.named_parameters())
+        assert {name for name, value in new if not torch.equal(value, old[name])} == wanted
+
+
+@torch.no_grad()
+def test_no_image_has_a_component_along_the_removed_directions(lightly):
+    task = small().task()
+    said = task.embeddings(lightly.original, lightly.forget_batch)["text"].projected.double()
+    kept = task.embeddings(lightly.original, lightly.retain_batch)["text"].projected.double()
+    base = main_directions(kept, 0.5)
+    gone = main_directions(said - said @ base.T @ base, 0.5, len(said))
+    unlearned = lightly.run(null_space_projection)
+    assert unlearned.info["removed"] == len(gone) > 0
+    everything = lightly.retain_batch
+    before, after = (
+        task.embeddings(model, everything)["vision"].projected.double()
+        for model in (lightly.original, unlearned.model)
+    )
+    assert (before @ gone.T).abs().max() > 0.01 > 1e-5 > (after @ gone.T).abs().max()
+
+
+def test_the_projection_is_a_baseline_of_pairs_and_of_nothing_else():
+    from erasus_nb import controls
+
+    for name in ("synthetic", "digits", "text"):
+        provides = workloads.load(name, "smoke").provides
+        assert null_space_projection not in controls.on(provides)
+    assert controls.on(small().provides)[-1] is null_space_projection

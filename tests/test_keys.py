@@ -181,7 +181,10 @@ EXACT = {
     ),
     "a page's helper of two": (
         GRADIENT,
-        page_edit("task.loss(model, batch).mean().item()", "task.loss(model, batch).sum().item()"),
+        page_edit(
+            "task.example_loss(model, batch).mean().item()",
+            "task.example_loss(model, batch).sum().item()",
+        ),
         of("gradient_ascent", "scrub"),
     ),
     "a helper's helper": (
