@@ -317,10 +317,6 @@ class Task:
         """Modality -> names of its attention modules; their `scale` multiplies the logits."""
         raise NotApplicable("this workload's model has no attention")
 
-    def temperature(self, model) -> Tensor:
-        """What cosines of two modalities are multiplied with to become logits, a scalar."""
-        raise NotApplicable("this workload has one modality; there is nothing to match")
-
     # ---- what only some strategies declare
 
     def _declared(self, what: str) -> None:

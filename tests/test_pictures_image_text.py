@@ -366,7 +366,7 @@ def test_the_candidates_are_asked_of_the_original_and_the_choice_is_the_rows(sce
     seen = []
 
     def candidates(model, forget, retain, task):
-        seen.append((model.state_dict(), len(forget), len(retain), task.temperature(model)))
+        seen.append((model.state_dict(), len(forget), len(retain), model.logit_scale.exp()))
         return LAYERS
 
     asked = scene.bench.asked

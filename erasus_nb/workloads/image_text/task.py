@@ -270,6 +270,3 @@ class ImageTextTask(Task):
             name: [f"{layer}.self_attn" for layer in self._layers(model, tower)]
             for name, (tower, _) in TOWERS.items()
         }
-
-    def temperature(self, model) -> Tensor:
-        return temperature_of(model)
