@@ -674,6 +674,10 @@ def test_an_ensemble_answers_with_the_mean_cosine():
         (images, texts), parts = look(SisaEnsemble(pair)), [look(model) for model in pair]
     mean = sum(a @ b.T for a, b in parts) / 2
     assert torch.allclose(images @ texts.T, mean, atol=1e-6)
+    task = small().task()
+    with torch.no_grad():  # relearning trains an ensemble
+        twice, once = (task.loss(m, batch) for m in (SisaEnsemble([trained()] * 2), trained()))
+    assert torch.allclose(twice, once, atol=1e-5)
     assert torch.allclose(images.norm(dim=-1), torch.ones(len(batch)))
     with pytest.raises(NotApplicable, match="a vote counts answers"):
         small().measure(SisaEnsemble(pair, "vote"), small().request())

@@ -100,7 +100,8 @@ class ImageTextTask(Task):
         """
         self.meter.count(len(batch))
         input_ids, captions = self._shown(batch)
-        logits = encoded(model, batch["pixel_values"], input_ids).logits_per_image.float()
+        images, texts = embedded(model, batch["pixel_values"], input_ids)
+        logits = (texts @ images.T * temperature_of(model)).T
         same = captions[:, None] == captions
         right = torch.eye(len(batch), dtype=torch.bool, device=same.device)
         logits = logits.masked_fill(same & ~right, LEFT_OUT)
