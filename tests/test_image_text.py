@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from statistics import harmonic_mean
 
 import numpy as np
@@ -21,10 +21,10 @@ from erasus_nb.controls import main_directions, null_space_projection
 from erasus_nb.metrics import auc
 from erasus_nb.provenance import SisaEnsemble
 from erasus_nb.strategy import Batch, NotApplicable, Split
-from erasus_nb.task import Embedding, Meter, Task
+from erasus_nb.task import Embedding, Meter, Records, Task
 from erasus_nb.training import fit, generator, same_weights, squared_gradients
 from erasus_nb.workloads import image_text
-from erasus_nb.workloads.image_text import CONCEPTS, SWAPS, Found
+from erasus_nb.workloads.image_text import CONCEPTS, SWAPS, Found, ImageTextWorkload
 from erasus_nb.workloads.image_text.captions import (
     DIGITS,
     WORDS,
@@ -79,6 +79,15 @@ def with_bank(bank):
     load = small()
     end = load.tokenizer.eos_token_id
     return ImageTextTask(load.sizes.recipe, bank, end, load.make_model)
+
+
+@pytest.fixture(scope="module")
+def lightly():
+    """The smallest model after four epochs, to run strategies on."""
+    load = small()
+    asked = load.request()
+    make_task = lambda reads=None, meter=None: load.task(reads=reads, meter=meter)
+    return Setting(trained(), asked.forget, asked.retain, make_task, 1.0)
 
 
 # ------------------------------------------------------------------ what captions say
@@ -902,6 +911,37 @@ def test_relearning_two_pairs_makes_them_found():
     assert (apart < 0.1).all() and chances.shape == (2, 2)
 
 
+# ------------------------------------------------------------------ strategies of the book
+
+
+NEEDS_MORE = [
+    (page, name)
+    for page in cells.names()
+    if page != "leaderboard"
+    for name, function in cells.strategies(page).items()
+    if function.facts.form_on("image_text", ImageTextWorkload.provides) is None
+]
+
+
+def test_some_strategies_need_what_pairs_have_not():
+    assert ("llm", "token_masking") in NEEDS_MORE and ("data", "certified_removal") in NEEDS_MORE
+    assert not {"ssd", "scrub", "sisa", "neuron_pruning"} & {name for _, name in NEEDS_MORE}
+
+
+@pytest.mark.parametrize(("page", "name"), NEEDS_MORE)
+def test_who_needs_more_than_there_is_refuses_and_makes_no_row(page, name, lightly):
+    load = small()
+
+    def refuse(reason):
+        raise NotApplicable(reason)
+
+    makers = {what: partial(refuse, reason) for what, reason in load.no_record.items()}
+    asked, task = load.request(), load.task(records=Records(makers))
+    splits = Split("forget", asked.forget), Split("retain", asked.retain)
+    with pytest.raises(NotApplicable):
+        cells.strategies(page)[name](lightly.model(), *splits, task)
+
+
 # ------------------------------------------------------------------ the closed-form baseline
 
 
@@ -989,15 +1029,6 @@ def test_so_many_directions_are_taken_as_hold_the_share(share, count):
     assert len(main_directions(1e-9 * rows, share, of=1.0)) == 0
     with pytest.raises(ValueError, match="between 0 and 1"):
         main_directions(rows, 1.5)
-
-
-@pytest.fixture(scope="module")
-def lightly():
-    """The smallest model after four epochs, to run strategies on."""
-    load = small()
-    asked = load.request()
-    make_task = lambda reads=None, meter=None: load.task(reads=reads, meter=meter)
-    return Setting(trained(), asked.forget, asked.retain, make_task, 1.0)
 
 
 def test_the_projection_keeps_the_contract(lightly):
