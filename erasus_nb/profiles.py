@@ -193,8 +193,7 @@ class PublishedPairSizes:
 
 #: What TOFU's authors fine-tune with: 5 epochs, 1e-5, weight decay 0.01.
 _FINE_TUNING = Recipe(5, 1e-5, 8, weight_decay=0.01)
-#: Epochs, step size and weight decay of FLYP, which fine-tunes CLIP as CLIP was trained (Goyal et
-#: al. 2023, arXiv 2212.00638); batches are smaller.
+#: Our choice, of the size that fine-tuning a CLIP model usually takes; not tuned.
 _PAIR_TUNING = Recipe(10, 1e-5, 64, weight_decay=0.1, warmup=0.1, final=0.0, clip=1.0)
 
 #: profile -> workload -> sizes of published models and data.
