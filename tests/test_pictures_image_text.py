@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import published
 import pytest
 import torch
 
-from erasus_nb import book, cells, tables, workloads
+from erasus_nb import book, cells, score, tables, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.training import clone
 from erasus_nb.workloads.image_text import pictures
@@ -457,3 +458,25 @@ def test_pictures_of_published_models_and_folders(tmp_path, ascent, concepts):
     assert f"Forgotten: “{asks}”" in pictures.gallery(scene, ascent)
     candidates = lambda model, forget, retain, task: LAYERS
     assert "3 layers" in pictures.pareto(scene, candidates, never_run).title
+
+
+def test_what_enters_no_score_stands_in_a_table_with_the_references(scene):
+    board = score.board([scene.bench.references()])
+    shown = str(pictures.columns(dataclasses.replace(scene, board=board)))
+    for name in ("original", "retrained"):
+        assert tables.number(board[name].metrics["probe"].mean) in shown
+    assert "probe on frozen features" in shown and "nearest kept" in shown
+
+
+def test_a_gap_below_the_gates_is_called_uninformative(scene):
+    metrics = lambda c3, described: {
+        "C3": SimpleNamespace(mean=c3),
+        "auc_described": SimpleNamespace(mean=described),
+    }
+    board = {
+        "original": SimpleNamespace(metrics=metrics(0.99, 0.6)),
+        "retrained": SimpleNamespace(metrics=metrics(0.5, 0.5)),
+    }
+    shown = str(pictures.privacy(dataclasses.replace(scene, board=board)))
+    told, untold = shown.split("without the writer")
+    assert "tells members" in told and "uninformative" in untold

@@ -497,3 +497,26 @@ def privacy(scene) -> Html:
         verdict = "tells members" if gap >= least else "uninformative"
         lines.append((what, *(number(value) for value in (original, retrained, gap)), verdict))
     return table(("captions", "AUC, original", "AUC, retrained", "gap", f"a gap of {least}"), lines)
+
+
+#: Measurements that enter no score, with what a table's head calls them.
+_COLUMNS = {
+    "recall": "own caption or image found",
+    "told_apart": "told from other writers'",
+    "top_5": "C2, best 5",
+    "tpr_at_1_fpr": "true at 1 % false",
+    "probe": "probe on frozen features",
+    "retain_accuracy": "kept pairs found",
+    "nearest": "nearest kept",
+}
+
+
+def columns(scene) -> Html:
+    """What is measured beside the score: references, controls, and this page's strategies."""
+    board, lines = scene.board, []
+    for line in board.standings:
+        if line.rm is None or line.kind == "strategy" and line.name not in scene.names:
+            continue
+        found = (line.metrics.get(name) for name in _COLUMNS)
+        lines.append((line.label, *(number(one.mean) if one else number(None) for one in found)))
+    return table(("row", *_COLUMNS.values()), lines)
