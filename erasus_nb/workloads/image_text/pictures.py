@@ -515,7 +515,7 @@ def columns(scene) -> Html:
     """What is measured beside the score: references, controls, and this page's strategies."""
     board, lines = scene.board, []
     for line in board.standings:
-        if line.rm is None or line.kind == "strategy" and line.name not in scene.names:
+        if not line.metrics or (line.kind == "strategy" and line.name not in scene.names):
             continue
         found = (line.metrics.get(name) for name in _COLUMNS)
         lines.append((line.label, *(number(one.mean) if one else number(None) for one in found)))
