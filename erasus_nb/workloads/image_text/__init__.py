@@ -122,11 +122,18 @@ class ImageTextWorkload(Workload):
     gates = DUAL_ENCODER
     in_prose = True
     criteria = {
-        "C1": "own caption found, writer told from others",
-        "C2": "what the name or word is worth",
+        "C1": "own caption found",
+        "C2": "name or concept recognised",
         "C3": "cosine AUC",
-        "C4": "zero-shot and retrieval, unseen",
+        "C4": "unseen pairs recognised and found, kept ones found",
     }
+    sentence = (
+        "Retrain-Match {rm}. Own caption found and told from those of other writers {m:C1} "
+        "(original {o:C1}, retrained {r:C1}), name or concept recognised {m:C2} ({o:C2}, {r:C2}), "
+        "cosine AUC {m:C3} ({o:C3}, {r:C3}), what stays {m:C4} ({r:C4}), of which kept pairs found "
+        "{m:retain_accuracy} ({r:retain_accuracy}); {time_ratio} times the seconds of "
+        "retraining; {flags}"
+    )
     requests = ("standard", "concept")
     provides = frozenset({"labels", "outputs", "features", "prunable units", "pairs", "attention"})
     no_record = {
