@@ -197,7 +197,7 @@ def test_a_file_that_is_no_notebook_counts_as_an_unfinished_run(tmp_path, text):
 
 # ------------------------------------------------------------------ which rows, and their text
 
-PAGES = ("gradient", "parameter", "data", "llm", "vlm", "ensemble")
+PAGES = ("gradient", "parameter", "data", "llm", "ensemble")
 
 
 @pytest.fixture
