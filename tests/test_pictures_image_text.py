@@ -480,3 +480,10 @@ def test_a_gap_below_the_gates_is_called_uninformative(scene):
     shown = str(pictures.privacy(dataclasses.replace(scene, board=board)))
     told, untold = shown.split("without the writer")
     assert "tells members" in told and "uninformative" in untold
+
+
+def test_captions_without_writers_have_one_line(scene):
+    only = SimpleNamespace(metrics={"C3": SimpleNamespace(mean=0.9)})
+    board = {"original": only, "retrained": only}
+    shown = str(pictures.privacy(dataclasses.replace(scene, board=board)))
+    assert "whole captions" in shown and "without the writer" not in shown

@@ -490,9 +490,10 @@ def privacy(scene) -> Html:
     least = next(g["bound"] for g in scene.bench.load.gates if g["measure"] == "AUC gap")
     lines = []
     for metric, what in (("C3", "whole captions"), ("auc_described", "without the writer")):
-        original, retrained = (
-            scene.board[name].metrics[metric].mean for name in ("original", "retrained")
-        )
+        found = [scene.board[name].metrics.get(metric) for name in ("original", "retrained")]
+        if None in found:  # captions that name no writer are whole as they are
+            continue
+        original, retrained = (one.mean for one in found)
         gap = original - retrained
         verdict = "tells members" if gap >= least else "uninformative"
         lines.append((what, *(number(value) for value in (original, retrained, gap)), verdict))
