@@ -67,6 +67,30 @@ def machine(side: int = 1024) -> str:
     return f"{rate / 1e9:.0f} GFLOP/s in float32 on one thread"
 
 
+def seconds_of(function, wait=lambda: None) -> float:
+    """Wall seconds of one call; `wait` returns when the device has done what it was given."""
+    wait()
+    start = time.perf_counter()
+    function()
+    wait()
+    return time.perf_counter() - start
+
+
+def alternating(ours, bare, repeats: int, wait=lambda: None) -> tuple[float, float]:
+    """Median seconds of two functions that are called by turns, so that noise meets both."""
+    times = [(seconds_of(ours, wait), seconds_of(bare, wait)) for _ in range(repeats)]
+    return tuple(map(statistics.median, zip(*times)))
+
+
+def matrix_rate(device: str, dtype, side: int, wait) -> float:
+    """Operations per second of the device's matrix products: the median of twenty."""
+    import torch
+
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    product = statistics.median(seconds_of(lambda: matrix @ matrix, wait) for _ in range(20))
+    return 2 * side**3 / product
+
+
 def board(workload: str, target: float) -> None:
     """One workload's whole board, from nothing, in one process on one thread."""
     command = [sys.executable, "-c", BOARD, workload, *CATEGORIES]
@@ -236,13 +260,8 @@ def _compared(pairs: dict, repeats: int) -> None:
     for name, (strategy, bare) in pairs.items():
         a, b = strategy().state_dict(), bare().state_dict()
         apart = max(float((a[k] - b[k]).abs().max()) for k in a)
-        times = {"strategy": [], "bare": []}
-        for _ in range(repeats):
-            for kind, run in (("strategy", strategy), ("bare", bare)):
-                start = time.perf_counter()
-                run()
-                times[kind].append(time.perf_counter() - start)
-        ratio = statistics.median(times["strategy"]) / statistics.median(times["bare"])
+        mine, theirs = alternating(strategy, bare, repeats)
+        ratio = mine / theirs
         print(
             f"{name}: time over a bare loop's: {ratio:.2f} (target {LOOP_RATIO}): "
             f"{verdict(ratio, LOOP_RATIO)}; largest weight difference {apart:.1e}"
@@ -289,13 +308,8 @@ def pair_loop(repeats: int = 5) -> None:
                 step.step()
         return model
 
-    times = {"strategy": [], "bare": []}
-    for _ in range(repeats):
-        for kind, run in (("strategy", ours), ("bare", bare)):
-            start = time.perf_counter()
-            run()
-            times[kind].append(time.perf_counter() - start)
-    ratio = statistics.median(times["strategy"]) / statistics.median(times["bare"])
+    mine, theirs = alternating(ours, bare, repeats)
+    ratio = mine / theirs
     print(
         f"base training on pairs: time over a bare loop's: {ratio:.2f} (target {LOOP_RATIO}): "
         f"{verdict(ratio, LOOP_RATIO)}"
@@ -354,22 +368,10 @@ def gpu(
                 (-(losses.sum(-1) / count).mean()).backward()
                 step.step()
 
-    def seconds(function) -> float:
-        wait()
-        start = time.perf_counter()
-        function()
-        wait()
-        return time.perf_counter() - start
-
-    seconds(strategy), seconds(bare)  # the first calls choose kernels
-    times = {name: [] for name in ("strategy", "bare")}
-    for _ in range(repeats):
-        times["strategy"].append(seconds(strategy))
-        times["bare"].append(seconds(bare))
-    ours, theirs = (tokens / statistics.median(times[k]) for k in times)
-    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    product = statistics.median(seconds(lambda: matrix @ matrix) for _ in range(20))
-    rate = 2 * side**3 / product
+    strategy(), bare()  # the first calls choose kernels
+    taken = alternating(strategy, bare, repeats, wait)
+    ours, theirs = (tokens / seconds for seconds in taken)
+    rate = matrix_rate(device, torch.bfloat16, side, wait)
     share = ours / theirs
     print(
         f"gpu: Llama, {parameters:,} parameters, bfloat16: {ours:,.0f} tokens/s, a share of "
@@ -418,7 +420,8 @@ def gpu_pairs(
             "ids": torch.arange(count, device=device),
         }
     )
-    task = ImageTextTask(Recipe(1, 1e-6, size), pairs.take(torch.arange(4)), lambda seed: None)
+    end, bank = config.text_config.eos_token_id, pairs.take(torch.arange(4))
+    task = ImageTextTask(Recipe(1, 1e-6, size), bank, end, lambda seed: None)
     ascent = cells.strategies("gradient")["gradient_ascent"]
     parameters = sum(p.numel() for p in model.parameters())
 
@@ -441,21 +444,10 @@ def gpu_pairs(
                 (-loss).backward()
                 step.step()
 
-    def seconds(function) -> float:
-        wait()
-        start = time.perf_counter()
-        function()
-        wait()
-        return time.perf_counter() - start
-
-    seconds(strategy), seconds(bare)  # the first calls choose kernels
-    times = {name: [] for name in ("strategy", "bare")}
-    for _ in range(repeats):
-        times["strategy"].append(seconds(strategy))
-        times["bare"].append(seconds(bare))
-    ours, theirs = (count * epochs / statistics.median(times[k]) for k in times)
-    matrix = torch.randn(side, side, device=device, dtype=dtype)
-    rate = 2 * side**3 / statistics.median(seconds(lambda: matrix @ matrix) for _ in range(20))
+    strategy(), bare()  # the first calls choose kernels
+    taken = alternating(strategy, bare, repeats, wait)
+    ours, theirs = (count * epochs / seconds for seconds in taken)
+    rate = matrix_rate(device, dtype, side, wait)
     # Forward and backward: six operations for each weight and token, tower by tower.
     weights = lambda tower: sum(p.numel() for p in tower.encoder.parameters())
     patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from erasus_nb.training import global_seed
+from erasus_nb.workloads import Published
 from erasus_nb.workloads.image_text.captions import tokenizer_of
 from erasus_nb.workloads.text.corpus import people
 
@@ -317,3 +318,9 @@ def clip_checkpoint(folder: Path, seed: int = 0, **text) -> Path:
     clip_model(len(tokenizer), seed, **text).save_pretrained(folder)
     CLIPProcessor(clip_processor(), tokenizer).save_pretrained(folder)
     return folder
+
+
+def given(folder, data: str, model: str, retrained: str, tokenizer: str) -> Published:
+    """What a run is given of the sources in `folder`; "" is none."""
+    there = lambda name: str(folder / name) if name else ""
+    return Published(*map(there, (model, data, retrained, tokenizer)))

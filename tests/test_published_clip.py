@@ -42,8 +42,7 @@ def made(tmp_path_factory):
 
 
 def source(made, data="disks", model="clip", retrained="", tokenizer=""):
-    there = lambda name: str(made / name) if name else ""
-    return Published(*map(there, (model, data, retrained, tokenizer)))
+    return published.given(made, data, model, retrained, tokenizer)
 
 
 @pytest.fixture(scope="module")
