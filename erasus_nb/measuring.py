@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import metrics, records
+from . import records
 from .clock import PeakMemory, now
 from .keys import MAKERS
 from .strategy import NotApplicable, Split, Unlearned
@@ -378,7 +378,7 @@ class Measuring(Models):
     def measured(self, row, model, original, cost) -> records.Row:
         """Fill a row with what is measured on its model."""
         try:
-            measured, probabilities = self.load.measure(model, self.asked)
+            measured, answers = self.load.measure(model, self.asked)
         except NotApplicable as reason:
             return row.model_copy(update={"status": "not_applicable", "reason": str(reason)})
         except Exception as error:  # noqa: BLE001 - a broken model is a result, with its reason
@@ -386,7 +386,7 @@ class Measuring(Models):
                 update={"status": "error", "reason": f"its model cannot be measured: {error}"}
             )
         values = [m.value for m in measured.values() if m.value is not None]
-        if not (probabilities.isfinite().all() and all(map(math.isfinite, values))):
+        if not (answers.isfinite().all() and all(map(math.isfinite, values))):
             return row.model_copy(
                 update={"status": "diverged", "reason": "its model answers with NaN or infinity"}
             )
@@ -395,7 +395,7 @@ class Measuring(Models):
                 "status": "ok",
                 "reason": None,
                 "metrics": {k: records.Metric(**m._asdict()) for k, m in measured.items()},
-                "divergence_to_retrained": self._divergences(probabilities.cpu()),
+                "divergence_to_retrained": self._divergences(answers.cpu()),
                 "weights_changed": original is None or not self._is(model, original),
                 "cost": cost,
             }
@@ -410,7 +410,7 @@ class Measuring(Models):
         )
 
     @cached_property
-    def _retrained_probabilities(self) -> dict[int, Tensor]:
+    def _retrained_answers(self) -> dict[int, Tensor]:
         """Seed -> what the retrained model answers; one that diverged answers nothing."""
         answers = {
             seed: self.load.distributions(self.load.load(state), self.asked).cpu()
@@ -418,12 +418,12 @@ class Measuring(Models):
         }
         return {seed: each for seed, each in answers.items() if each.isfinite().all()}
 
-    def _divergences(self, probabilities: Tensor) -> dict[str, float]:
-        """Seed of each retrained model -> mean divergence from its predictions, nats."""
-        if not self._retrained_probabilities:
+    def _divergences(self, answers: Tensor) -> dict[str, float]:
+        """Seed of each retrained model -> mean divergence from its answers."""
+        if not self._retrained_answers:
             return {}
-        seeds, others = zip(*self._retrained_probabilities.items())
-        apart = metrics.js_divergence(probabilities.repeat(len(others), 1), torch.cat(others))
+        seeds, others = zip(*self._retrained_answers.items())
+        apart = self.load.divergence(answers.repeat(len(others), 1), torch.cat(others))
         means = apart.view(len(others), -1).mean(1)
         return {str(seed): float(mean) for seed, mean in zip(seeds, means)}
 

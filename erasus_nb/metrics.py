@@ -484,3 +484,58 @@ def _check_tokens(scored: Tensor, values: Tensor) -> None:
     bare = (scored.sum(-1) == 0).nonzero().flatten().tolist()
     if bare:
         raise ValueError(f"example {bare[0]} has no token to score")
+
+
+# ------------------------------------------------------------------ generated images
+
+
+def frechet(generated: ArrayLike | Tensor, real: ArrayLike | Tensor) -> float:
+    """Fréchet distance of two sets of features, each taken for a Gaussian; 0 or more.
+
+    |m - n|^2 + tr(A + B - 2 (A B)^1/2), with means m, n and covariances A, B. It falls as
+    samples grow: set it beside the distance of equally many real images.
+
+    Args:
+        generated, real: Features, (n, d) and (m, d); n and m are 2 or more.
+
+    Raises:
+        ValueError: fewer than two rows.
+
+    Source: Heusel et al. (NeurIPS 2017), arXiv 1706.08500, equation 6; their features are an
+        Inception network's.
+    """
+    rows = [np.asarray(x.cpu() if hasattr(x, "cpu") else x, float) for x in (generated, real)]
+    if min(map(len, rows)) < 2:
+        raise ValueError("a Fréchet distance needs at least two images on either side")
+    if not all(np.isfinite(x).all() for x in rows):
+        return math.nan
+    (m, a), (n, b) = ((x.mean(0), np.atleast_2d(np.cov(x.T))) for x in rows)
+    # The eigenvalues of a product of two covariances are real and not negative; rounding
+    # makes some of them a little less so.
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0)).sum()
+    return float(max(((m - n) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * roots, 0.0))
+
+
+def extracted(distances: Tensor, own: Tensor, ratio: float, neighbours: int) -> Tensor:
+    """Whether each generated image is a copy of the training image that it was asked for.
+
+    It is one if that image is the nearest of all, and nearer than `ratio` times the mean
+    distance to the next ones. Without the second half, a model that always makes the same
+    grey image would copy whatever happens to be nearest to it.
+
+    Args:
+        distances: From each generated to each training image, (n, m); no image twice.
+        own: Place of the image asked for, (n,).
+        ratio: 0 to 1.
+        neighbours: So many next ones, 1 to m - 1.
+
+    Returns:
+        bool, (n,).
+
+    Source: Carlini et al. (USENIX Security 2023), arXiv 2301.13188, section 4.2, whose
+        threshold is relative to the nearest neighbours, too.
+    """
+    mine = distances.gather(1, own[:, None])[:, 0]
+    others = distances.scatter(1, own[:, None], math.inf)
+    near = others.topk(neighbours, largest=False).values
+    return (mine < near[:, 0]) & (mine < ratio * near.mean(1))

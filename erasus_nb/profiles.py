@@ -136,6 +136,42 @@ class ImageTextSizes:
 
 
 @dataclass(frozen=True)
+class DiffusionSizes:
+    """The diffusion workload in one profile.
+
+    Args:
+        seeds: Training seeds of a run.
+        concept: Scans of the fold's digit, per fold.
+        private: Private scans, per fold; copies: how often each is trained on.
+        core: Scans of each digit that no fold asks to forget.
+        holdout, validation: Never-trained scans of the digit, and as many private ones, per fold.
+        judge: Scans of each digit that the judges are trained on.
+        utility: Never-trained scans of each digit that samples are compared with.
+        samples: Samples of each kept caption; tries: of each private one.
+        channels: Of the denoiser's two levels; text: width of the text encoder.
+        recipe: Base training.
+        steps, guidance: Of the sampler.
+    """
+
+    seeds: int
+    concept: int
+    private: int
+    copies: int
+    core: int
+    holdout: int
+    validation: int
+    judge: int
+    utility: int
+    samples: int
+    tries: int
+    channels: tuple[int, int]
+    text: int
+    recipe: Recipe
+    steps: int = 5
+    guidance: float = 2.0
+
+
+@dataclass(frozen=True)
 class PublishedSizes:
     """A published language model on published data, in one profile.
 
@@ -223,10 +259,13 @@ _LANGUAGE = Recipe(16, 8e-3, 10, weight_decay=0.01, warmup=0.15, final=0.05, cli
 #: Base training of `image_text`.
 _CONTRASTIVE = Recipe(120, 2e-3, 126, weight_decay=0.01, warmup=0.05, final=0.02, clip=1.0)
 
+#: Base training of `diffusion`.
+_DENOISING = Recipe(36, 5e-3, 64, warmup=0.1, final=0.02, clip=1.0)
+
 #: profile -> workload -> sizes. `smoke` is for plumbing: its rows never enter a board.
 #: `synthetic` has the seed board's sizes: 64 forget, 256 retain, batch 32. `digits` asks for
 #: more, because 104 forget against 104 holdout examples is what an AUC needs.
-PROFILES: dict[str, dict[str, Sizes | TextSizes | ImageTextSizes]] = {
+PROFILES: dict[str, dict[str, Sizes | TextSizes | ImageTextSizes | DiffusionSizes]] = {
     "smoke": {
         "synthetic": Sizes(2, 44, 20, 64, 96, 20, 4, Recipe(8, 3e-3)),
         "digits": Sizes(2, 24, 15, 120, 39, 20, 4, Recipe(3, 2e-3)),
@@ -247,18 +286,27 @@ PROFILES: dict[str, dict[str, Sizes | TextSizes | ImageTextSizes]] = {
             2,
             replace(_CONTRASTIVE, epochs=4, batch_size=64),
         ),
+        "diffusion": DiffusionSizes(
+            2, 8, 4, 4, 8, 8, 4, 20, 10, 1, 1, (8, 16), 16, replace(_DENOISING, epochs=2), 3
+        ),
     },
     "laptop": {
         "synthetic": Sizes(24, 44, 20, 64, 256, 100, 32, Recipe(50, 3e-3)),
         "digits": Sizes(8, 64, 40, 384, 104, 45, 16, Recipe(20, 2e-3)),
         "text": TextSizes(5, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
         "image_text": ImageTextSizes(6, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
+        "diffusion": DiffusionSizes(
+            5, 44, 16, 8, 44, 24, 12, 50, 24, 3, 4, (24, 48), 64, _DENOISING
+        ),
     },
     "full": {
         "synthetic": Sizes(64, 44, 20, 64, 256, 400, 128, Recipe(50, 3e-3)),
         "digits": Sizes(24, 64, 40, 384, 104, 45, 128, Recipe(20, 2e-3)),
         "text": TextSizes(10, 16, 16, 20, 2, 4, 1, 2, 96, 4, _LANGUAGE),
         "image_text": ImageTextSizes(12, 18, 12, 18, 9, 6, 24, 64, 2, 96, 4, 64, 4, _CONTRASTIVE),
+        "diffusion": DiffusionSizes(
+            10, 44, 16, 8, 44, 24, 12, 50, 24, 6, 8, (32, 64), 64, _DENOISING
+        ),
     },
 }
 
@@ -273,7 +321,7 @@ WORKLOADS = tuple(PROFILES["laptop"])
 
 def sizes_of(
     profile: str, workload: str, published: bool = False
-) -> Sizes | TextSizes | ImageTextSizes | PublishedSizes | PublishedPairSizes:
+) -> Sizes | TextSizes | ImageTextSizes | DiffusionSizes | PublishedSizes | PublishedPairSizes:
     """The sizes of one workload in one profile.
 
     Args:

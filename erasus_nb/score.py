@@ -634,6 +634,8 @@ MEASURES: dict[str, Callable[[_Measured], _Found]] = {
     "C1 gap": lambda found: _or(found.gap("C1"), _UNMEASURED),
     "C1 retrained": lambda found: _or(found.mean("retrained", "C1"), _UNMEASURED),
     "C1 retrained over holdout": _over_holdout,
+    "C2 original": lambda found: _or(found.mean("originals", "C2"), _UNMEASURED),
+    "C2 retrained": lambda found: _or(found.mean("retrained", "C2"), _UNMEASURED),
     "C2 gap": lambda found: _or(found.gap("C2"), _UNMEASURED),
     "AUC gap": _auc_gap,
     "D original / D retrained": lambda found: _divergence(

@@ -2,21 +2,24 @@
 
 A strategy never sees the workload, whose measurements judge it. It gets a Task, which answers
 the hooks below and hands out records of base training only to strategies that declare them.
-The hooks stand in groups: any model, labels, the architecture, language models, pairs, and
-what only some strategies declare.
+The hooks stand in groups: any model, labels, the architecture, language models, pairs,
+denoisers, and what only some strategies declare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .profiles import Recipe
 from .strategy import Batch, DataAccessError, MissingRecord, NotApplicable
+
+if TYPE_CHECKING:
+    from .workloads.diffusion.process import Diffusion
 
 
 class Meter:
@@ -316,6 +319,12 @@ class Task:
     def attentions(self, model) -> dict[str, list[str]]:
         """Modality -> names of its attention modules; their `scale` multiplies the logits."""
         raise NotApplicable("this workload's model has no attention")
+
+    # ---- denoisers
+
+    def diffusion(self) -> Diffusion:
+        """How a denoiser is trained, asked and sampled from (workloads/diffusion/process.py)."""
+        raise NotApplicable("this workload's model takes no noise out of images")
 
     # ---- what only some strategies declare
 

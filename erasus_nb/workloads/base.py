@@ -17,9 +17,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import metrics
 from ..profiles import TUNING_SEEDS, Recipe
-from ..strategy import Batch
+from ..strategy import Batch, Split
 from ..task import Task
+from ..training import fit, global_seed
 from ..update_log import UpdateLog
 
 CLOSER, HIGHER, LOWER = "closer to retrained", "higher", "lower"
@@ -177,13 +179,16 @@ class Workload(ABC):
     def validation(self, request: Request) -> Batch | None:
         """Never-trained examples for strategies that tune themselves, if there are any."""
 
-    # ---- its own: models
+    # ---- models: its own, or these where they are trained one by one
 
-    @abstractmethod
+    #: Seed -> a fresh model, where `make_model` is the one below; the bench's global seed is set.
+    build: Callable[[object], nn.Module]
+
     def make_model(self, seed: object) -> nn.Module:
         """A freshly initialised model on this workload's device; the same for the same seed."""
+        with global_seed(("init", self.name, seed)):
+            return self.build(seed).to(self.device)
 
-    @abstractmethod
     def train(
         self,
         ids: Sequence[Tensor],
@@ -191,10 +196,18 @@ class Workload(ABC):
         recipe: Recipe | None = None,
         logs: Sequence[UpdateLog | None] | None = None,
     ) -> list[dict[str, Tensor]]:
-        """Train one model per (ids, seed) pair; returns their state dicts.
+        """Train one model per (ids, seed) pair, one after the other; returns their state dicts.
 
         `logs`, one per pair or None for a pair, receive every update.
         """
+        states = []
+        for number, (chosen, seed) in enumerate(zip(ids, seeds, strict=True)):
+            model = self.start_model(seed).train()
+            data = Split("train", self.batch(chosen))
+            log = logs[number] if logs else None
+            fit(model, self.task(seed), data, recipe or self.sizes.recipe, seed, log=log)
+            states.append({k: v.detach().clone() for k, v in model.state_dict().items()})
+        return states
 
     @abstractmethod
     def task(self, seed: object = 0, **rest) -> Task:
@@ -212,7 +225,20 @@ class Workload(ABC):
 
     @abstractmethod
     def distributions(self, model: nn.Module, request: Request) -> Tensor:
-        """Probabilities that the model gives on the forget set, (k, answers)."""
+        """What the model answers on the forget set, (k, answers); `divergence` compares two.
+
+        Probabilities, where a workload does not say otherwise.
+        """
+
+    def divergence(self, answers: Tensor, others: Tensor) -> Tensor:
+        """How far the answers of two models are apart, row by row, (k,): D of the score.
+
+        Jensen-Shannon divergence in nats, where answers are probabilities.
+
+        Args:
+            answers, others: Of `distributions`, (k, answers) each.
+        """
+        return metrics.js_divergence(answers, others)
 
     @abstractmethod
     def attack(self, request: Request) -> tuple[Batch, dict[str, Callable[[nn.Module], float]]]:

@@ -52,6 +52,19 @@ DUAL_ENCODER = [
     *_SCORE,
 ]
 
+#: A judge has to recognise what the original makes, and not what the retrained model makes. Only
+#: images that were trained on many times over are memorised; a concept shows no membership. Two
+#: models that never saw an image predict its noise differently, as with language models.
+DENOISER = [
+    {"measure": "C1 original", "sign": ">=", "bound": 0.9, "request": "standard"},
+    {"measure": "C1 retrained", "sign": "<=", "bound": 0.15, "request": "standard"},
+    {"measure": "C2 original", "sign": ">=", "bound": 0.95, "request": "standard"},
+    {"measure": "C2 retrained", "sign": "<=", "bound": 0.1, "request": "standard"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15, "request": "standard"},
+    {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
+    *_SCORE,
+]
+
 #: Others' models recite and answer less than ours; what can be ranked is a difference.
 PUBLISHED = [
     {"measure": "C1 gap", "sign": ">=", "bound": 0.2},

@@ -30,9 +30,9 @@ from transformers import (
 
 from ... import metrics
 from ...profiles import TUNING_SEEDS, Recipe, TextSizes
-from ...strategy import Batch, NotApplicable, Split
+from ...strategy import Batch, NotApplicable
 from ...task import DecoderLayer, Fact, Task, UnitGroup
-from ...training import fit, generator, global_seed
+from ...training import generator
 from ..base import HIGHER, LOWER, Metric, Request, Workload, metric
 from ..gates import LANGUAGE_MODEL
 from .corpus import Person, Statement, everything, people
@@ -526,31 +526,6 @@ class TextWorkload(Workload):
         )
 
     # ---- models
-
-    def make_model(self, seed: object) -> nn.Module:
-        """A freshly initialised model on this workload's device; the same for the same seed."""
-        with global_seed(("init", self.name, seed)):
-            return self.build(seed).to(self.device)
-
-    def train(
-        self,
-        ids: Sequence[Tensor],
-        seeds: Sequence[object],
-        recipe: Recipe | None = None,
-        logs: Sequence | None = None,
-    ) -> list[dict[str, Tensor]]:
-        """Train one model per (ids, seed) pair; returns their state dicts.
-
-        `logs`, one per pair or None for a pair, receive every update.
-        """
-        states = []
-        for number, (chosen, seed) in enumerate(zip(ids, seeds, strict=True)):
-            model = self.start_model(seed).train()
-            data = Split("train", self.batch(chosen))
-            log = logs[number] if logs else None
-            fit(model, self.task(seed), data, recipe or self.sizes.recipe, seed, log=log)
-            states.append({k: v.detach().clone() for k, v in model.state_dict().items()})
-        return states
 
     def task(self, seed: object = 0, **rest) -> TextTask:
         """The hooks handed to a strategy; see Task for the arguments."""
