@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 #: Everything a strategy can declare to read. "forget" and "retain" mean inputs and labels.
+#: Prompts are the part of the inputs that says what an image is to show: who edits words
+#: declares them alone.
 READABLE = (
     "forget inputs",
+    "forget prompts",
     "forget labels",
     "forget ids",
     "retain inputs",
+    "retain prompts",
     "retain labels",
     "forgotten class",
     "validation",
@@ -288,9 +292,11 @@ class Split:
     def __init__(self, name: str, batch: Batch, reads: frozenset[str] | None = None):
         self.name, self._reads, self._handed_out = name, reads, _Tally()
         hidden = {}
-        for fields, what in ((set(batch) - {"labels", "ids"}, "inputs"), ({"labels"}, "labels")):
-            if not self._may(f"{name} {what}"):
-                hidden.update({f: f"the {name} {what}" for f in fields})
+        for part in set(batch) - {"ids"}:
+            kind = part if part in ("labels", "prompts") else "inputs"
+            wanted = {kind, "inputs"} if kind == "prompts" else {kind}
+            if not any(self._may(f"{name} {what}") for what in wanted):
+                hidden[part] = f"the {name} {kind}"
         self._batch = batch.hide(hidden)
 
     @property
@@ -317,7 +323,7 @@ class Split:
 
     def take(self, index: Tensor) -> Batch:
         """The examples at positions `index`, shape (k,)."""
-        if not (self._may(f"{self.name} inputs") or self._may(f"{self.name} labels")):
+        if not any(self._may(f"{self.name} {what}") for what in ("inputs", "prompts", "labels")):
             raise DataAccessError(f"this strategy does not declare the {self.name} examples")
         self._handed_out.total += len(index)
         return self._batch.take(index.to(self._batch["ids"].device))

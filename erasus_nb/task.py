@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .profiles import Recipe
 from .strategy import Batch, DataAccessError, MissingRecord, NotApplicable
-
-if TYPE_CHECKING:
-    from .workloads.diffusion.process import Diffusion
 
 
 class Meter:
@@ -322,8 +319,8 @@ class Task:
 
     # ---- denoisers
 
-    def diffusion(self) -> Diffusion:
-        """How a denoiser is trained, asked and sampled from (workloads/diffusion/process.py)."""
+    def diffusion(self) -> Any:
+        """How a denoiser is trained, asked and sampled from: see workloads/diffusion/process.py."""
         raise NotApplicable("this workload's model takes no noise out of images")
 
     # ---- what only some strategies declare

@@ -90,7 +90,7 @@ class DiffusionWorkload(Workload):
     Args:
         sizes: From profiles.py.
         tokenizer: Of the captions.
-        images: All images, trained on or not: `pixel_values` (n, 1, 8, 8), `labels` (n, V, T)
+        images: All images, trained on or not: `pixel_values` (n, 1, 8, 8), `prompts` (n, V, T)
             and `kinds` (n,), the digit.
         training: Row of each training example, by id; private rows come several times.
         inks: Ink of each image, (n,), and where light ends and bold begins, (2,).
@@ -170,7 +170,7 @@ class DiffusionWorkload(Workload):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that the training data and the measurements are made of."""
-        parts = [self.images["pixel_values"], self.images["labels"], self.training, self.prompts]
+        parts = [self.images["pixel_values"], self.images["prompts"], self.training, self.prompts]
         parts += [self.utility, *self.process.encoder.state_dict().values()]
         parts += [t for f in self.folds for t in vars(f).values()]
         parts += [t for judge in self.judges for t in judge.body.state_dict().values()]
@@ -299,7 +299,7 @@ class DiffusionWorkload(Workload):
     def predictions(self, model, rows: Tensor, places: Sequence[int]) -> Tensor:
         """Predicted noise of images at places of the bank, told their captions, (n, k, ...)."""
         batch, (times, noises) = self.rows(rows), self._bank
-        text, found = self.process.encode(batch["labels"][:, 0]), []
+        text, found = self.process.encode(batch["prompts"][:, 0]), []
         for place in places:
             t, noise = (
                 times[place].expand(len(rows)),
@@ -407,7 +407,7 @@ class DiffusionWorkload(Workload):
         }
         if not len(rows):
             return {k: metric(name, None, absent=NO_PRIVATE) for k, name in names.items()}
-        images = self.sampled(model, self.images["labels"][rows, 0], tries, "private")
+        images = self.sampled(model, self.images["prompts"][rows, 0], tries, "private")
         pool = self.training.unique()
         own = torch.searchsorted(pool, rows).repeat_interleave(tries).to(self.device)
         flat = self.images["pixel_values"][pool].flatten(1)
@@ -465,7 +465,7 @@ class DiffusionWorkload(Workload):
         rows = request.rows["concept holdout"]
         batch = self.rows(rows[torch.linspace(0, len(rows) - 1, min(ATTACKED, len(rows))).long()])
         images, digits = batch["pixel_values"], batch["kinds"]
-        text = self.process.encode(batch["labels"][:, 0])
+        text = self.process.encode(batch["prompts"][:, 0])
         noise, shows = self.noise("completion", count=len(images)), self.judges[0].shows
         prompt, word = self.prompts[request.digits[0], 1, 0].clone(), self.tokenizer.unk_token_id
         prompt[self.process.last_word(prompt[None])] = word
@@ -711,7 +711,7 @@ def make(sizes: DiffusionSizes, device: torch.device) -> DiffusionWorkload:
     images = Batch(
         {
             "pixel_values": data.pixels.to(device),
-            "labels": torch.stack(said, 1),
+            "prompts": torch.stack(said, 1),
             "kinds": data.digits.to(device),
             "ids": torch.arange(len(data.pixels), device=device),
         }

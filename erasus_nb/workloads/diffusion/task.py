@@ -50,7 +50,7 @@ class DiffusionTask(Task):
         prompts: Prompts that another label is drawn from, (P, T), and what they ask for, (P,).
         make_model: Seed -> freshly initialised model.
 
-    A batch has `pixel_values` (B, C, H, W) in -1 to 1, `labels` (B, V, T): the token ids of V
+    A batch has `pixel_values` (B, C, H, W) in -1 to 1, `prompts` (B, V, T): the token ids of V
     captions that say the same, and `kinds` (B,): what an image shows, by number. With
     gradients on, `loss` draws each example's timestep, noise and caption, and leaves a tenth
     of the captions out, from torch's global generator as base training does; else, and in
@@ -83,10 +83,10 @@ class DiffusionTask(Task):
         """Squared error of the predicted noise, mean over pixels (Ho et al. 2020, eq. 14)."""
         if not torch.is_grad_enabled():
             return self.example_loss(model, batch)
-        images, labels = batch["pixel_values"], batch["labels"]
+        images, captions = batch["pixel_values"], batch["prompts"]
         count, device = len(batch), images.device
-        which = torch.randint(labels.shape[1], (count,)).to(device)
-        prompts = labels[torch.arange(count, device=device), which]
+        which = torch.randint(captions.shape[1], (count,)).to(device)
+        prompts = captions[torch.arange(count, device=device), which]
         dropped = (torch.rand(count) < DROPPED).to(device)
         prompts = torch.where(dropped[:, None], self._diffusion.empty, prompts)
         t = torch.randint(self._diffusion.levels, (count,)).to(device)
@@ -95,7 +95,7 @@ class DiffusionTask(Task):
 
     def example_loss(self, model, batch: Batch) -> Tensor:
         t, noise = self._keyed(batch["ids"])
-        return self._error(model, batch, batch["labels"][:, 0], t, noise)
+        return self._error(model, batch, batch["prompts"][:, 0], t, noise)
 
     def _error(self, model, batch: Batch, prompts: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error against the noise, or against what the batch has instead of it."""
@@ -111,7 +111,7 @@ class DiffusionTask(Task):
     def outputs(self, model, batch: Batch) -> Tensor:
         t, noise = self._keyed(batch["ids"])
         noisy = self._diffusion.noised(batch["pixel_values"], t, noise)
-        text = self._diffusion.encode(batch["labels"][:, 0])
+        text = self._diffusion.encode(batch["prompts"][:, 0])
         return self._diffusion.predict(model, noisy, t, text)
 
     def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
