@@ -45,6 +45,8 @@ RATIO, NEIGHBOURS = 0.7, 10
 TIMES = (50, 136, 221, 307, 393, 479, 564, 650)
 #: Places in TIMES at which two models' predictions are compared.
 COMPARED = (1, 3, 5, 7)
+#: And those at which a whole split's mean loss is taken.
+COARSE = (2, 6)
 #: Images of a request's concept that attacks start from.
 ATTACKED = 24
 NO_CONCEPT = "the request names no concept"
@@ -143,10 +145,15 @@ class DiffusionWorkload(Workload):
     # ---- data
 
     def rows(self, rows: Tensor, ids: Tensor | None = None) -> Batch:
-        """Images by row; without ids they count as never trained on (-1)."""
+        """Images by row; without ids they count as never trained on (-1).
+
+        Every example has a key of its own, which its timestep and noise follow from: copies
+        of an image, and images that were never trained on, too.
+        """
         rows = rows.to(self.device)
-        ids = torch.full_like(rows, -1) if ids is None else ids.to(self.device)
-        return self.images.take(rows).replace(ids=ids)
+        keys = rows if ids is None else ids.to(self.device)
+        ids = torch.full_like(rows, -1) if ids is None else keys
+        return self.images.take(rows).replace(ids=ids, keys=keys)
 
     def batch(self, ids: Tensor) -> Batch:
         """Training examples by id; a private image has several."""
@@ -309,12 +316,12 @@ class DiffusionWorkload(Workload):
             found.append(self.process.predict(model, noisy, t, text))
         return torch.stack(found, 1)
 
-    def losses(self, model, rows: Tensor) -> Tensor:
+    def losses(self, model, rows: Tensor, places: Sequence[int] = range(len(TIMES))) -> Tensor:
         """Loss of each image: squared error of the noise, mean over the bank, (n,)."""
         if not len(rows):
             return torch.zeros(0, device=self.device)
-        found = self.predictions(model, rows, range(len(TIMES)))
-        return (found - self._bank[1]).square().flatten(1).mean(1)
+        found = self.predictions(model, rows, places)
+        return (found - self._bank[1][list(places)]).square().flatten(1).mean(1)
 
     def distributions(self, model: nn.Module, request: ImageRequest) -> Tensor:
         """Predicted noise of the forgotten images, each once, (k, numbers)."""
@@ -383,16 +390,16 @@ class DiffusionWorkload(Workload):
             ),
             "retain_accuracy": useful["recognised_kept"],
             "forget_loss": metric(
-                "denoising loss, forget set", self.losses(model, forgotten), "squared error"
+                "denoising loss, forget set", self.losses(model, forgotten, COARSE), "squared error"
             ),
             "retain_loss": metric(
                 "denoising loss, retain set",
-                self.losses(model, request.rows["retain"]),
+                self.losses(model, request.rows["retain"], COARSE),
                 "squared error",
                 LOWER,
             ),
             "holdout_loss": metric(
-                "denoising loss, holdout", self.losses(model, holdout), "squared error"
+                "denoising loss, holdout", self.losses(model, holdout, COARSE), "squared error"
             ),
         }
 
@@ -713,6 +720,7 @@ def make(sizes: DiffusionSizes, device: torch.device) -> DiffusionWorkload:
             "pixel_values": data.pixels.to(device),
             "prompts": torch.stack(said, 1),
             "kinds": data.digits.to(device),
+            "keys": torch.arange(len(data.pixels), device=device),
             "ids": torch.arange(len(data.pixels), device=device),
         }
     )

@@ -19,7 +19,7 @@ NOISES = 24
 #: Steps left to go when a partly noised image of the concept is handed over, of all steps.
 COMPLETED = 0.6
 #: A free token: optimiser steps, images a step, step size.
-TOKEN_STEPS, TOKEN_BATCH, TOKEN_LR = 40, 24, 0.1
+TOKEN_STEPS, TOKEN_BATCH, TOKEN_LR = 30, 16, 0.1
 
 
 def completed(process: Diffusion, model, text: Tensor, images: Tensor, noise: Tensor) -> Tensor:

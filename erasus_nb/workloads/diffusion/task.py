@@ -16,13 +16,13 @@ from .process import Diffusion
 
 #: Share of examples whose prompt training leaves out, so that the empty prompt means something.
 DROPPED = 0.1
-#: Pairs of timestep and noise that examples are looked up in by id; a prime, so that copies of
+#: Pairs of timestep and noise that examples are looked up in by key; a prime, so that copies of
 #: an image get pairs of their own.
 KEYS = 1021
 
 
 class Keyed:
-    """Timesteps and noises that follow from an example's id: two calls with one key agree.
+    """Timesteps and noises that follow from an example's key: two calls with one key agree.
 
     Args:
         shape: Of an image, (C, H, W).
@@ -35,9 +35,9 @@ class Keyed:
         self.times = ((order + 0.5) * levels / KEYS).long().to(device)
         self.noises = torch.randn((KEYS, *shape), generator=draw).to(device)
 
-    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noises (B, C, H, W) of examples by id."""
-        place = ids % KEYS
+    def __call__(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Timesteps (B,) and noises (B, C, H, W) of examples by key."""
+        place = keys % KEYS
         return self.times[place], self.noises[place]
 
 
@@ -46,16 +46,16 @@ class DiffusionTask(Task):
 
     Args:
         diffusion: Noise levels, text encoder and sampler.
-        keyed: Timestep and noise of an example by its id.
+        keyed: Timestep and noise of an example by its key.
         prompts: Prompts that another label is drawn from, (P, T), and what they ask for, (P,).
         make_model: Seed -> freshly initialised model.
 
     A batch has `pixel_values` (B, C, H, W) in -1 to 1, `prompts` (B, V, T): the token ids of V
-    captions that say the same, and `kinds` (B,): what an image shows, by number. With
+    captions that say the same, `kinds` (B,): what an image shows, by number, and `keys` (B,). With
     gradients on, `loss` draws each example's timestep, noise and caption, and leaves a tenth
     of the captions out, from torch's global generator as base training does; else, and in
-    `example_loss` and `outputs`, timestep and noise follow from the example's id and the
-    caption is the first.
+    `example_loss` and `outputs`, timestep and noise follow from the example's key and
+    the caption is the first.
 
     `outputs` are the predicted noise, (B, C, H, W).
     """
@@ -94,7 +94,7 @@ class DiffusionTask(Task):
         return self._error(model, batch, prompts, t, noise)
 
     def example_loss(self, model, batch: Batch) -> Tensor:
-        t, noise = self._keyed(batch["ids"])
+        t, noise = self._keyed(batch["keys"])
         return self._error(model, batch, batch["prompts"][:, 0], t, noise)
 
     def _error(self, model, batch: Batch, prompts: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -109,13 +109,13 @@ class DiffusionTask(Task):
         return (found - wanted).square().flatten(1).mean(1)
 
     def outputs(self, model, batch: Batch) -> Tensor:
-        t, noise = self._keyed(batch["ids"])
+        t, noise = self._keyed(batch["keys"])
         noisy = self._diffusion.noised(batch["pixel_values"], t, noise)
         text = self._diffusion.encode(batch["prompts"][:, 0])
         return self._diffusion.predict(model, noisy, t, text)
 
     def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return (outputs - self._keyed(batch["ids"])[1]).square().flatten(1).mean(1)
+        return (outputs - self._keyed(batch["keys"])[1]).square().flatten(1).mean(1)
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         """Mean squared difference: the KL of two Gaussians around them, up to a factor.
