@@ -1,14 +1,14 @@
 """What the book costs: prints a table of measured figures beside their targets.
 
-    python benchmarks/cost.py [board] [language] [pairs] [wing] [loop] [site] [gpu]
+    python benchmarks/cost.py [board] [language] [pairs] [images] [wing] [loop] [site] [gpu]
 
 `board` runs every strategy and control, originals and retrained included, in a fresh process
-with an empty cache, and reports processor seconds and peak memory. `language` and `pairs` do so for one seed of
-the language model and of the dual encoder; `wing` times every page on each of them, all seeds, on all
-cores. `loop` compares strategies with a bare tensor loop that makes the same updates, alternating the two in
+with an empty cache, and reports processor seconds and peak memory. `language`, `pairs` and `images` do so for one
+seed of the language model, of the dual encoder and of the denoiser; `wing` times every page on each of them, all
+seeds, on all cores. `loop` compares strategies with a bare tensor loop that makes the same updates, alternating the two in
 one process. `site` times a build of the site from published rows. `gpu` runs an unlearning step of a Llama with
-more than a hundred million parameters, and of a CLIP of the size of ViT-B/32, in bfloat16, beside the same step in
-a bare torch loop, and needs a GPU. Nothing here is a test: machines are noisy.
+more than a hundred million parameters, and of a CLIP of the size of ViT-B/32, and training and sampling of a U-Net of
+more than a hundred million, in bfloat16, beside the same in a bare torch loop, and needs a GPU. Nothing here is a test: machines are noisy.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm", "vlm")
+CATEGORIES = ("gradient", "parameter", "data", "ensemble", "llm", "vlm", "diffusion")
 MEMORY_MIB, LOOP_RATIO, SITE_SECONDS = 1536.0, 1.3, 60.0
 #: Page -> minutes that all pages take at most on the workload where it is at home.
-WING_MINUTES = {"llm": 12.0, "vlm": 10.0}
+WING_MINUTES = {"llm": 12.0, "vlm": 10.0, "diffusion": 12.0}
 #: Page -> what one seed of its home workload takes at most, in processor seconds: original and
 #: retrained model, the median strategy with its evaluation, and an evaluation.
-SEED_SECONDS = {"llm": (60.0, 8.0, 1.5), "vlm": (70.0, 4.0, 1.0)}
+SEED_SECONDS = {"llm": (60.0, 8.0, 1.5), "vlm": (70.0, 4.0, 1.0), "diffusion": (100.0, 8.0, 4.0)}
 
 BOARD = """
 import resource, sys, time
@@ -460,6 +460,114 @@ def gpu_pairs(
     )
 
 
+def gpu_images(
+    device: str = "cuda", small: bool = False, repeats: int = 5, side: int = 8192
+) -> None:
+    """Training steps and sampled images per second of a large U-Net, against bare loops.
+
+    The other arguments than the defaults are for trying the script itself on a CPU.
+    """
+    import torch
+    import torch.nn.functional as F
+    from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+
+    from erasus_nb.profiles import Recipe, sizes_of
+    from erasus_nb.strategy import Batch, Split
+    from erasus_nb.training import clone, fit, generator
+    from erasus_nb.workloads import diffusion
+    from erasus_nb.workloads.diffusion.process import Diffusion
+    from erasus_nb.workloads.diffusion.task import DiffusionTask, Keyed
+
+    if device == "cuda" and not torch.cuda.is_available():
+        print("gpu: no GPU here, nothing was measured")
+        return
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    channels, pixels, width = ((16, 32), 8, 32) if small else ((192, 384, 768), 32, 512)
+    attended = len(channels) - 1
+    unet = UNet2DConditionModel(
+        sample_size=pixels,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1 if small else 2,
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attended),
+        up_block_types=(*["CrossAttnUpBlock2D"] * attended, "UpBlock2D"),
+        cross_attention_dim=width,
+        attention_head_dim=2 if small else 8,
+        norm_num_groups=8,
+    ).to(device, dtype)
+    size, count, places = (4, 8, 5) if small else (32, 128, 20)
+    # The text encoder of the laptop's own workload, made as wide as this network asks.
+    sizes = dataclasses.replace(sizes_of("smoke", "diffusion"), text=width)
+    made = diffusion.make(sizes, torch.device(device))
+    encoder, empty = made.process.encoder.to(dtype), made.process.empty
+    levels = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
+    process = Diffusion(levels, encoder, empty, made.process.end, places, 2.0)
+    draw = generator("gpu images")
+    shape = 4, pixels, pixels
+    images = Batch(
+        {
+            "pixel_values": torch.randn(count, *shape, generator=draw).to(device, dtype),
+            "prompts": made.images["prompts"][:count, :1],
+            "kinds": made.images["kinds"][:count],
+            "keys": torch.arange(count, device=device),
+            "ids": torch.arange(count, device=device),
+        }
+    )
+    recipe = Recipe(2, 1e-5, size)
+    asks = made.prompts[:, 0, 0], torch.arange(len(made.prompts), device=device)
+    keyed = Keyed(shape, process.levels, torch.device(device))
+    task = DiffusionTask(recipe, process, keyed, asks, lambda seed: None)
+    parameters = sum(p.numel() for p in unet.parameters())
+
+    def training():
+        fit(clone(unet).train(), task, Split("train", images), recipe, 0)
+
+    def bare_training():
+        model = clone(unet).train()
+        step = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.0, fused=True)
+        for _ in range(recipe.epochs):
+            for rows in torch.randperm(count).to(device).split(size):
+                clean, noise = images["pixel_values"][rows], torch.randn(len(rows), *shape)
+                noise, t = noise.to(device, dtype), torch.randint(1000, (len(rows),)).to(device)
+                with torch.no_grad():
+                    text = encoder(images["prompts"][rows, 0]).last_hidden_state
+                found = model(levels.add_noise(clean, noise, t), t, text).sample
+                loss = F.mse_loss(found, noise)
+                step.zero_grad(set_to_none=True)
+                loss.backward()
+                step.step()
+
+    text = process.encode(images["prompts"][:, 0])
+    start = torch.randn(count, *shape, generator=draw).to(device, dtype)
+
+    def sampling():
+        process.sample(unet, text, start)
+
+    @torch.no_grad()
+    def bare_sampling():
+        given = torch.cat([process.nothing(count), text])
+        sampler = DDIMScheduler.from_config(levels.config, timestep_spacing="trailing")
+        sampler.set_timesteps(places, device=device)
+        found = start
+        for t in sampler.timesteps:
+            without, told = unet(found.repeat(2, 1, 1, 1), t, given).sample.chunk(2)
+            found = sampler.step(without + 2.0 * (told - without), t, found).prev_sample
+
+    for what, unit, done, ours, bare in (
+        ("training", "steps", recipe.steps(count), training, bare_training),
+        ("sampling", f"images of {places} steps", count, sampling, bare_sampling),
+    ):
+        ours(), bare()  # the first calls choose kernels
+        mine, theirs = (done / seconds for seconds in alternating(ours, bare, repeats, wait))
+        print(
+            f"gpu: U-Net, {parameters:,} parameters, {dtype}, {what}: {mine:,.1f} {unit}/s, a "
+            f"share of {mine / theirs:.2f} of a bare loop's (target 0.90): "
+            f"{'met' if mine >= 0.9 * theirs else 'missed'}"
+        )
+
+
 def site() -> None:
     """Build the site of a fresh clone, nothing run, from the published rows."""
     with tempfile.TemporaryDirectory() as folder:
@@ -490,7 +598,7 @@ def site() -> None:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:] or ["board", "language", "pairs", "wing", "loop", "site", "gpu"]
+    asked = sys.argv[1:] or ["board", "language", "pairs", "images", "wing", "loop", "site", "gpu"]
     if "loop" in asked:
         loop()
         pair_loop()
@@ -503,6 +611,8 @@ if __name__ == "__main__":
         one_seed("llm")
     if "pairs" in asked:
         one_seed("vlm")
+    if "images" in asked:
+        one_seed("diffusion")
     if "wing" in asked:
         for page in WING_MINUTES:
             wing(page)
@@ -511,3 +621,4 @@ if __name__ == "__main__":
     if "gpu" in asked:
         gpu()
         gpu_pairs()
+        gpu_images()
