@@ -143,9 +143,13 @@ class DiffusionWorkload(Workload):
     # ---- data
 
     def rows(self, rows: Tensor, ids: Tensor | None = None) -> Batch:
-        """Images by row; without ids they count as never trained on (-1)."""
+        """Images by row; without ids they count as never trained on: -1, -2 and so on.
+
+        An id of its own gives each a timestep and noise of its own (task.Keyed).
+        """
         rows = rows.to(self.device)
-        ids = torch.full_like(rows, -1) if ids is None else ids.to(self.device)
+        ids = -1 - torch.arange(len(rows)) if ids is None else ids
+        ids = ids.to(self.device)
         return self.images.take(rows).replace(ids=ids)
 
     def batch(self, ids: Tensor) -> Batch:
@@ -326,7 +330,7 @@ class DiffusionWorkload(Workload):
         return (answers - others).square().mean(1)
 
     @cached_property
-    def _real(self) -> dict[tuple[int, ...], tuple[float, float]]:
+    def _real(self) -> dict[tuple[str, tuple[int, ...]], tuple[float, float]]:
         """Filled by `real`."""
         return {}
 
@@ -338,7 +342,7 @@ class DiffusionWorkload(Workload):
             least that sampling can reach; and that of the same without one of the digits,
             mean over which.
         """
-        if request.kept not in self._real:
+        if (asked := (request.kind, request.folds)) not in self._real:
             kinds, retain = self.images["kinds"].cpu(), request.rows["retain"]
             each = self.sizes.samples * self.prompts.shape[1] * self.prompts.shape[2]
             of = {k: retain[kinds[retain] == k][:each] for k in request.kept}
@@ -347,8 +351,8 @@ class DiffusionWorkload(Workload):
             apart = lambda some: metrics.frechet(features(torch.cat(some)), wanted)
             floor = apart(list(of.values()))
             without = [apart([v for k, v in of.items() if k != gone]) for gone in of]
-            self._real[request.kept] = floor, sum(without) / len(without)
-        return self._real[request.kept]
+            self._real[asked] = floor, sum(without) / len(without)
+        return self._real[asked]
 
     def measure(self, model: nn.Module, request: ImageRequest) -> tuple[dict[str, Metric], Tensor]:
         """Everything that is measured on one model, and `distributions`.
