@@ -511,7 +511,6 @@ def gpu_images(
             "pixel_values": torch.randn(count, *shape, generator=draw).to(device, dtype),
             "prompts": made.images["prompts"][:count, :1],
             "kinds": made.images["kinds"][:count],
-            "keys": torch.arange(count, device=device),
             "ids": torch.arange(count, device=device),
         }
     )

@@ -235,12 +235,13 @@ def _first_run(function: Callable, settings: Mapping, where: Setting) -> dict[st
         check_same_architecture(name, new, model)
 
     for split, part in ((forget, "forget"), (retain, "retain")):
-        declared = {f"{part} inputs", f"{part} labels"} & reads
+        declared = {f"{part} {what}" for what in ("inputs", "prompts", "labels")} & reads
         if declared:
             assert split.examples_read, f"{name}: it declares {part} data, reads none"
         else:
             assert not split.examples_read, f"{name}: it reads {part} data undeclared"
-    if forget.examples_read + retain.examples_read:
+    words = {"forget prompts", "retain prompts"}  # who reads words may need no pass
+    if forget.examples_read + retain.examples_read and reads - words:
         assert meter.passes, f"{name}: no example pass was counted; use task hooks"
     for curve, values in result.losses.items():
         assert all(map(math.isfinite, values)), f"{name}: {curve} losses are not finite"
@@ -316,10 +317,11 @@ def check_reads_no_more_than_declared(
     scrambled = []
     for part, batch in splits.items():
         order = torch.randperm(len(batch), generator=generator("scramble", part))
-        labels = {"labels"} & set(batch)
-        kinds = {"inputs": set(batch) - {"labels", "ids"}, "labels": labels}
-        for what, fields in kinds.items():
-            if f"{part} {what}" not in reads:
+        labels, prompts = {"labels"} & set(batch), {"prompts"} & set(batch)
+        inputs = set(batch) - labels - prompts - {"ids"}
+        for what, fields in {"inputs": inputs, "prompts": prompts, "labels": labels}.items():
+            seen = {f"{part} {what}"} | ({f"{part} inputs"} if what == "prompts" else set())
+            if not seen & reads:
                 batch = batch.replace(**{f: batch[f][order] for f in fields})
                 scrambled.append(f"{part} {what}")
         splits[part] = Split(part, batch)

@@ -145,15 +145,14 @@ class DiffusionWorkload(Workload):
     # ---- data
 
     def rows(self, rows: Tensor, ids: Tensor | None = None) -> Batch:
-        """Images by row; without ids they count as never trained on (-1).
+        """Images by row; without ids they count as never trained on: -1, -2 and so on.
 
-        Every example has a key of its own, which its timestep and noise follow from: copies
-        of an image, and images that were never trained on, too.
+        An id of its own gives each a timestep and noise of its own (task.Keyed).
         """
         rows = rows.to(self.device)
-        keys = rows if ids is None else ids.to(self.device)
-        ids = torch.full_like(rows, -1) if ids is None else keys
-        return self.images.take(rows).replace(ids=ids, keys=keys)
+        ids = -1 - torch.arange(len(rows)) if ids is None else ids
+        ids = ids.to(self.device)
+        return self.images.take(rows).replace(ids=ids)
 
     def batch(self, ids: Tensor) -> Batch:
         """Training examples by id; a private image has several."""
@@ -317,7 +316,7 @@ class DiffusionWorkload(Workload):
         return torch.stack(found, 1)
 
     def losses(self, model, rows: Tensor, places: Sequence[int] = range(len(TIMES))) -> Tensor:
-        """Loss of each image: squared error of the noise, mean over the bank, (n,)."""
+        """Loss of each image: squared error of the noise, mean over places of the bank, (n,)."""
         if not len(rows):
             return torch.zeros(0, device=self.device)
         found = self.predictions(model, rows, places)
@@ -333,7 +332,7 @@ class DiffusionWorkload(Workload):
         return (answers - others).square().mean(1)
 
     @cached_property
-    def _real(self) -> dict[tuple[int, ...], tuple[float, float]]:
+    def _real(self) -> dict[tuple[str, tuple[int, ...]], tuple[float, float]]:
         """Filled by `real`."""
         return {}
 
@@ -345,7 +344,7 @@ class DiffusionWorkload(Workload):
             least that sampling can reach; and that of the same without one of the digits,
             mean over which.
         """
-        if request.kept not in self._real:
+        if (asked := (request.kind, request.folds)) not in self._real:
             kinds, retain = self.images["kinds"].cpu(), request.rows["retain"]
             each = self.sizes.samples * self.prompts.shape[1] * self.prompts.shape[2]
             of = {k: retain[kinds[retain] == k][:each] for k in request.kept}
@@ -354,8 +353,8 @@ class DiffusionWorkload(Workload):
             apart = lambda some: metrics.frechet(features(torch.cat(some)), wanted)
             floor = apart(list(of.values()))
             without = [apart([v for k, v in of.items() if k != gone]) for gone in of]
-            self._real[request.kept] = floor, sum(without) / len(without)
-        return self._real[request.kept]
+            self._real[asked] = floor, sum(without) / len(without)
+        return self._real[asked]
 
     def measure(self, model: nn.Module, request: ImageRequest) -> tuple[dict[str, Metric], Tensor]:
         """Everything that is measured on one model, and `distributions`.
@@ -720,7 +719,6 @@ def make(sizes: DiffusionSizes, device: torch.device) -> DiffusionWorkload:
             "pixel_values": data.pixels.to(device),
             "prompts": torch.stack(said, 1),
             "kinds": data.digits.to(device),
-            "keys": torch.arange(len(data.pixels), device=device),
             "ids": torch.arange(len(data.pixels), device=device),
         }
     )

@@ -45,6 +45,7 @@ def resampled(process: Diffusion, model, text: Tensor, images: Tensor) -> Tensor
     return process.sample(model, text, noise)
 
 
+@torch.enable_grad()
 def learnt_token(
     process: Diffusion, model: nn.Module, prompt: Tensor, word: int, images: Tensor
 ) -> Tensor:

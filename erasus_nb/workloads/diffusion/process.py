@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,6 +21,34 @@ from ...task import Counting, Meter
 
 #: Images that one forward pass takes where no gradient is kept.
 READING = 512
+
+
+class Sampler(DDIMScheduler):
+    """DDIM without noise of its own, whose steps end at the level of the next timestep.
+
+    The step of diffusers goes `levels // steps` timesteps down. Where the number of steps does
+    not divide that of the levels, this is not the next timestep, so that an image has another
+    noise level than the network is told, and is not clean in the end.
+
+    Source: Song et al. (ICLR 2021), arXiv 2010.02502, equation 12 with sigma 0.
+    """
+
+    def step(self, model_output: Tensor, timestep, sample: Tensor) -> DDIMSchedulerOutput:
+        """From the level of a timestep to that of the next one; after the last, to none.
+
+        Args:
+            model_output: The predicted noise, (n, C, H, W).
+            timestep: One of `timesteps`.
+            sample: Images at its level, (n, C, H, W).
+        """
+        t = int(timestep)
+        below = max((s for s in self.timesteps.tolist() if s < t), default=-1)
+        level = self.alphas_cumprod[t]
+        after = self.alphas_cumprod[below] if below >= 0 else self.final_alpha_cumprod
+        clean = (sample - (1 - level) ** 0.5 * model_output) / level**0.5
+        clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+        less = after**0.5 * clean + (1 - after) ** 0.5 * model_output
+        return DDIMSchedulerOutput(prev_sample=less, pred_original_sample=clean)
 
 
 @dataclass(frozen=True)
@@ -58,9 +88,13 @@ class Diffusion:
         given = {f"{name}.weight": weight}
         return functional_call(self.encoder, given, (prompts,)).last_hidden_state
 
+    @cached_property
+    def _nothing(self) -> Tensor:
+        return self.encode(self.empty[None])
+
     def nothing(self, count: int) -> Tensor:
         """Hidden states of the empty prompt, (count, T, d)."""
-        return self.encode(self.empty[None]).expand(count, -1, -1)
+        return self._nothing.expand(count, -1, -1)
 
     def last_word(self, prompts: Tensor) -> Tensor:
         """Place of the last word of each prompt, the one before its end token, (n,)."""
@@ -89,12 +123,16 @@ class Diffusion:
 
         Raises:
             NotApplicable: they vote.
+            ValueError: what comes back is no noise for these images.
         """
         self.meter.count(len(noisy))
         if getattr(model, "aggregation", "mean") != "mean":
             raise NotApplicable("a vote counts answers, and a denoiser gives images")
         members = getattr(model, "models", None) or [model]
         found = [each(noisy, t, encoder_hidden_states=text).sample for each in members]
+        if wrong := [one for one in found if one.shape != noisy.shape]:
+            shape, other = tuple(noisy.shape), tuple(wrong[0].shape)
+            raise ValueError(f"a denoiser of images {shape} answers in their shape, not in {other}")
         return found[0] if len(found) == 1 else torch.stack(found).mean(0)
 
     def answer(self, model, noisy: Tensor, t: Tensor, text: Tensor) -> Tensor:
@@ -115,8 +153,11 @@ class Diffusion:
 
     # ---- sampling
 
-    def sampler(self, steps: int | None = None) -> DDIMScheduler:
+    def sampler(self, steps: int | None = None) -> Sampler:
         """A DDIM sampler with so many steps, from noise to image; see its `timesteps`.
+
+        Their spacing is "trailing": the first is the noisiest level there is, the last is one
+        stride above the clean image.
 
         Raises:
             ValueError: fewer steps than one, or more than there are timesteps.
@@ -124,10 +165,11 @@ class Diffusion:
         steps = self.steps if steps is None else steps
         if not 1 <= steps <= self.levels:
             raise ValueError(f"a sampler takes 1 to {self.levels} steps, got {steps}")
-        made = DDIMScheduler.from_config(
-            self.scheduler.config, timestep_spacing="trailing", clip_sample=True
-        )
-        made.set_timesteps(steps, device=self.empty.device)
+        made = Sampler.from_config(self.scheduler.config, timestep_spacing="trailing")
+        made.set_timesteps(steps)
+        # The same, counted in whole numbers: adding up strides of 1000 / 61 brings one too many.
+        down = self.levels * torch.arange(steps, 0, -1, dtype=torch.double) / steps
+        made.timesteps = (down.round().long() - 1).to(self.empty.device)
         return made
 
     def path(
@@ -176,14 +218,20 @@ class Diffusion:
     def inverted(self, model, images: Tensor, text: Tensor, steps: int | None = None) -> Tensor:
         """The noise from which DDIM without guidance would make these images, (n, C, H, W).
 
-        Source: Song et al. (ICLR 2021), arXiv 2010.02502, equation 14 run backwards.
+        Going up to a timestep takes the noise that the model sees there, where the image is not
+        yet: it is put there with the noise seen on the way, and looked at again.
+
+        Source: Song et al. (ICLR 2021), arXiv 2010.02502, equation 14 run backwards; the second
+        look is one iteration of Pan et al. (ICCV 2023), arXiv 2309.04907.
         """
         times = self.sampler(steps).timesteps.flip(0)
         level = self.scheduler.alphas_cumprod.to(images.device)
         before = torch.ones((), device=images.device)
         for t in times:
-            found = self.predict(model, images, t.expand(len(images)), text)
-            clean = (images - (1 - before).sqrt() * found) / before.sqrt()
-            images = level[t].sqrt() * clean + (1 - level[t]).sqrt() * found
-            before = level[t]
+            there = images
+            for _ in range(2):
+                found = self.predict(model, there, t.expand(len(there)), text)
+                clean = (images - (1 - before).sqrt() * found) / before.sqrt()
+                there = level[t].sqrt() * clean + (1 - level[t]).sqrt() * found
+            images, before = there, level[t]
         return images

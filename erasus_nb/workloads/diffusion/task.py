@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from ...profiles import Recipe
@@ -16,13 +18,17 @@ from .process import Diffusion
 
 #: Share of examples whose prompt training leaves out, so that the empty prompt means something.
 DROPPED = 0.1
-#: Pairs of timestep and noise that examples are looked up in by key; a prime, so that copies of
-#: an image get pairs of their own.
-KEYS = 1021
+#: Pairs of timestep and noise that examples are looked up in by id; a prime, so that copies of
+#: an image get pairs of their own. From one id to the next the timestep moves on by the golden
+#: part of all, so that the timesteps of any few examples in a row are spread evenly: a mean loss
+#: says more of the examples then, and less of which timesteps they happened to get.
+KEYS, STRIDE = 1021, 631
 
 
 class Keyed:
-    """Timesteps and noises that follow from an example's key: two calls with one key agree.
+    """Timesteps and noises that follow from an example's id: two calls with one key agree.
+
+    Ids below 0, of never-trained examples, have pairs like any others.
 
     Args:
         shape: Of an image, (C, H, W).
@@ -31,14 +37,57 @@ class Keyed:
 
     def __init__(self, shape: tuple[int, ...], levels: int, device: torch.device):
         draw = generator("diffusion", "keys")
-        order = torch.randperm(KEYS, generator=draw).double()
+        order = (torch.arange(KEYS) * STRIDE % KEYS).double()
         self.times = ((order + 0.5) * levels / KEYS).long().to(device)
         self.noises = torch.randn((KEYS, *shape), generator=draw).to(device)
 
-    def __call__(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) and noises (B, C, H, W) of examples by key."""
-        place = keys % KEYS
+    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Timesteps (B,) and noises (B, C, H, W) of examples by id."""
+        place = ids % KEYS
         return self.times[place], self.noises[place]
+
+
+class _Keeping(AttnProcessor):
+    """Attention written out, as fused attention shows no probabilities; they are kept.
+
+    Args:
+        maps: Where they go, (B, heads, queries, keys) of each call.
+    """
+
+    def __init__(self, maps: list[Tensor]):
+        self._maps = maps
+
+    def __call__(self, attn, *args, **named):
+        scores = attn.get_attention_scores
+
+        def kept(*given, **rest) -> Tensor:
+            found = scores(*given, **rest)  # (B * heads, queries, keys)
+            self._maps.append(found.unflatten(0, (-1, attn.heads)))
+            return found
+
+        attn.get_attention_scores = kept
+        try:
+            return super().__call__(attn, *args, **named)
+        finally:
+            del attn.get_attention_scores  # the class's own is seen again
+
+
+@contextmanager
+def attention_kept(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep the probabilities of all cross-attention that the model does in the block.
+
+    Yields:
+        A list that grows by (B, heads, queries, keys), with gradients, at each call of a layer.
+    """
+    layers = [m for name, m in model.named_modules() if name.endswith("attn2")]
+    before, maps = [layer.processor for layer in layers], []
+    try:
+        for layer in layers:
+            layer.set_processor(_Keeping(maps))
+        yield maps
+    finally:
+        for layer, processor in zip(layers, before):
+            layer.set_processor(processor)
 
 
 class DiffusionTask(Task):
@@ -46,16 +95,17 @@ class DiffusionTask(Task):
 
     Args:
         diffusion: Noise levels, text encoder and sampler.
-        keyed: Timestep and noise of an example by its key.
+        keyed: Timestep and noise of an example by its id.
         prompts: Prompts that another label is drawn from, (P, T), and what they ask for, (P,).
         make_model: Seed -> freshly initialised model.
 
     A batch has `pixel_values` (B, C, H, W) in -1 to 1, `prompts` (B, V, T): the token ids of V
-    captions that say the same, `kinds` (B,): what an image shows, by number, and `keys` (B,). With
+    captions that say the same, and `kinds` (B,): what an image shows, by number. With
     gradients on, `loss` draws each example's timestep, noise and caption, and leaves a tenth
     of the captions out, from torch's global generator as base training does; else, and in
-    `example_loss` and `outputs`, timestep and noise follow from the example's key and
-    the caption is the first.
+    `example_loss` and `outputs`, timestep and noise follow from the example's id and the
+    caption is the first. Fields that `relabel` and `sample_labels` add change what the loss
+    asks for.
 
     `outputs` are the predicted noise, (B, C, H, W).
     """
@@ -81,20 +131,22 @@ class DiffusionTask(Task):
 
     def loss(self, model, batch: Batch) -> Tensor:
         """Squared error of the predicted noise, mean over pixels (Ho et al. 2020, eq. 14)."""
-        if not torch.is_grad_enabled():
-            return self.example_loss(model, batch)
+        if "drawn" in batch or not torch.is_grad_enabled():
+            return self.example_loss(model, batch)  # what was drawn belongs to its own timestep
         images, captions = batch["pixel_values"], batch["prompts"]
         count, device = len(batch), images.device
         which = torch.randint(captions.shape[1], (count,)).to(device)
         prompts = captions[torch.arange(count, device=device), which]
         dropped = (torch.rand(count) < DROPPED).to(device)
+        if "instead" in batch:  # the empty prompt is no one's wrong caption
+            dropped = torch.zeros_like(dropped)
         prompts = torch.where(dropped[:, None], self._diffusion.empty, prompts)
         t = torch.randint(self._diffusion.levels, (count,)).to(device)
         noise = torch.randn(images.shape).to(device)
         return self._error(model, batch, prompts, t, noise)
 
     def example_loss(self, model, batch: Batch) -> Tensor:
-        t, noise = self._keyed(batch["keys"])
+        t, noise = self._keyed(batch["ids"])
         return self._error(model, batch, batch["prompts"][:, 0], t, noise)
 
     def _error(self, model, batch: Batch, prompts: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -109,13 +161,16 @@ class DiffusionTask(Task):
         return (found - wanted).square().flatten(1).mean(1)
 
     def outputs(self, model, batch: Batch) -> Tensor:
-        t, noise = self._keyed(batch["keys"])
+        t, noise = self._keyed(batch["ids"])
         noisy = self._diffusion.noised(batch["pixel_values"], t, noise)
         text = self._diffusion.encode(batch["prompts"][:, 0])
         return self._diffusion.predict(model, noisy, t, text)
 
     def loss_from(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return (outputs - self._keyed(batch["keys"])[1]).square().flatten(1).mean(1)
+        if "instead" in batch:
+            raise NotApplicable("the loss of a wrong caption asks the model what that would bring")
+        wanted = batch["drawn"] if "drawn" in batch else self._keyed(batch["ids"])[1]
+        return (outputs - wanted).square().flatten(1).mean(1)
 
     def divergence(self, student: Tensor, teacher: Tensor, T: float = 1.0) -> Tensor:
         """Mean squared difference: the KL of two Gaussians around them, up to a factor.
@@ -160,6 +215,19 @@ class DiffusionTask(Task):
         return batch.replace(drawn=found + noise * 0.5**0.5)
 
     # ---- the architecture
+
+    def cross_attention(self, model, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """Attention of the noisy images to the tokens of their first captions.
+
+        The concept is what the last word says: the digit, or the owner of a private image.
+        """
+        t, noise = self._keyed(batch["ids"])
+        noisy = self._diffusion.noised(batch["pixel_values"], t, noise)
+        prompts = batch["prompts"][:, 0]
+        with attention_kept(model) as maps:
+            self._diffusion.predict(model, noisy, t, self._diffusion.encode(prompts))
+        places = torch.arange(prompts.shape[1], device=prompts.device)
+        return maps, places == self._diffusion.last_word(prompts)[:, None]
 
     def unit_groups(self, model) -> list[UnitGroup]:
         """The channels between the two convolutions of every residual block."""
