@@ -1304,6 +1304,11 @@ def seed_table(board: Board, kinds: Sequence[str] = ("strategy",)) -> tuple[list
         best_utility, fastest (rows, or None if nothing succeeded), total, succeeded, errored,
         not_applicable.
     """
+    return _seed_rows(board.of(*kinds))
+
+
+def _seed_rows(standings: Sequence[Standing]) -> tuple[list[dict], dict]:
+    """What `seed_table` returns, of some standings."""
     keys = {
         "Forget Loss": "forget_loss",
         "Retain Loss": "retain_loss",
@@ -1311,7 +1316,7 @@ def seed_table(board: Board, kinds: Sequence[str] = ("strategy",)) -> tuple[list
         "Retain Acc": "retain_accuracy",
     }
     rows, rest = [], []
-    for s in board.of(*kinds):
+    for s in standings:
         reason = f"{s.status.replace('_', ' ')}: {s.reason}"
         if s.status == "ok":
             known = {"forget_accuracy", "retain_accuracy"} <= s.metrics.keys()
@@ -1326,7 +1331,7 @@ def seed_table(board: Board, kinds: Sequence[str] = ("strategy",)) -> tuple[list
     rows.sort(key=lambda r: (round(r["Forget Acc"], 9), -round(r["Retain Acc"], 9), r["Strategy"]))
     for rank, row in enumerate(rows, 1):
         row["Rank"] = rank
-    not_applicable = sum(s.status == "not_applicable" for s in board.of(*kinds))
+    not_applicable = sum(s.status == "not_applicable" for s in standings)
     timed = [row for row in rows if row["Time (s)"] is not None]
     summary = {
         "best_unlearning": rows[0] if rows else None,
@@ -1338,6 +1343,39 @@ def seed_table(board: Board, kinds: Sequence[str] = ("strategy",)) -> tuple[list
         "not_applicable": not_applicable,
     }
     return rows + sorted(rest, key=lambda r: r["Strategy"]), summary
+
+
+def at_home(
+    boards: Mapping[str, Board], home: Callable[[str], str]
+) -> dict[str, tuple[str, Standing]]:
+    """Strategy -> the workload that it is at home on, and its standing there.
+
+    That is the home of its category; of a strategy that has no row of its own method there,
+    the first workload on which it has one.
+
+    Args:
+        boards: Workload -> board; those of other requests than the standard one do not count.
+        home: Category in small letters -> workload.
+    """
+    standard = {
+        name: board
+        for name, board in boards.items()
+        if board.facts.get("request_kind", "standard") == "standard"
+    }
+    found: dict[str, tuple[str, Standing]] = {}
+    every = [s for board in standard.values() for s in board.of("strategy")]
+    for category in dict.fromkeys(s.category for s in every):
+        wanted = home(category.lower())
+        order = sorted(standard, key=lambda name: name != wanted)
+        for workload in order:
+            for standing in standard[workload].of("strategy"):
+                if standing.category != category:
+                    continue
+                native = standing.status == "ok" and not standing.analogue
+                _, known = found.get(standing.name, (None, None))
+                if known is None or (native and (known.status != "ok" or known.analogue)):
+                    found[standing.name] = workload, standing
+    return found
 
 
 def seed_markdown(
@@ -1358,7 +1396,6 @@ def seed_markdown(
         name: original[name].mean if name in original else None
         for name in ("forget_accuracy", "retain_accuracy")
     }
-    absent = summary["not_applicable"]
     data = _plain(facts.get("data", board.workload)).rstrip(".")
     lines = [
         f"# {title}",
@@ -1371,6 +1408,48 @@ def seed_markdown(
         f"batch={facts.get('batch_size', DASH)})  ",
         f"> **Base Model Accuracy**: Forget {number(base['forget_accuracy'], 4)} / "
         f"Retain {number(base['retain_accuracy'], 4)}  ",
+        *_seed_body(rows, summary),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def seed_markdown_at_home(
+    boards: Mapping[str, Board],
+    home: Callable[[str], str],
+    *,
+    framework: str = f"erasus_nb {__version__}",
+    title: str = "MUSE Benchmark Leaderboard",
+) -> str:
+    """All strategies in the seed's format, each with its row on the workload it is at home on.
+
+    A column says which. The seed's rule sorts them as it sorts one workload's rows, although
+    accuracies of different models and data are no common scale.
+    """
+    found = at_home(boards, home)
+    rows, summary = _seed_rows([standing for _, standing in found.values()])
+    shown = [boards[name] for name in dict.fromkeys(name for name, _ in found.values())]
+    generated = max((board.generated for board in shown), default="")
+    lines = [
+        f"# {title}",
+        "",
+        f"> **Generated**: {generated[:16].replace('T', ' ')}  ",
+        f"> **Framework**: {framework}  ",
+        f"> **Workloads**: {', '.join(board.workload for board in shown)}  ",
+        *_seed_body(rows, summary, {name: workload for name, (workload, _) in found.items()}),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _seed_body(
+    rows: Sequence[Mapping], summary: Mapping, homes: Mapping[str, str] | None = None
+) -> list[str]:
+    """The seed's lines from the count of strategies on: criteria, table, notes, summary.
+
+    Args:
+        homes: Strategy -> workload, for a column more; None leaves it out.
+    """
+    absent = summary["not_applicable"]
+    lines = [
         f"> **Strategies Tested**: {summary['succeeded']} succeeded, "
         f"{summary['errored']} errored"
         + (f", {absent} not applicable" if absent else "")
@@ -1385,9 +1464,9 @@ def seed_markdown(
         "## Leaderboard",
         "",
         "| Rank | Strategy | Category | Time (s) | Forget Loss | Retain Loss "
-        "| Forget Acc ↓ | Retain Acc ↑ |",
+        "| Forget Acc ↓ | Retain Acc ↑ |" + (" Workload |" if homes else ""),
         "|------|----------|----------|----------|-------------|-------------"
-        "|--------------|--------------|",
+        "|--------------|--------------|" + ("----------|" if homes else ""),
     ]
     medals = {1: "🥇 ", 2: "🥈 ", 3: "🥉 "}
     notes = []
@@ -1405,6 +1484,8 @@ def seed_markdown(
         ]
         for label in ("Forget Loss", "Retain Loss", "Forget Acc", "Retain Acc"):
             cells.append(number(row[label], 4))
+        if homes:
+            cells.append(_plain(homes[row["Strategy"]]))
         lines.append("| " + " | ".join(cells) + " |")
     for note in notes:
         lines += ["", note]
@@ -1427,4 +1508,4 @@ def seed_markdown(
     ]
     if absent:
         lines.append(f"- **Not applicable**: {absent}")
-    return "\n".join(lines) + "\n"
+    return lines

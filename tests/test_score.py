@@ -1062,3 +1062,41 @@ def test_boards_of_other_requests_say_nothing_about_the_order_over_workloads():
     lines = {line.name: line for line in score.overall({"x": one, "x-concept": other})}
     assert lines["one"].rank and lines["both"].by_workload.keys() == {"x"}
     assert score.overall({"x-concept": other})  # where there is nothing else
+
+
+def test_the_seed_board_over_homes_takes_each_strategy_where_it_is_at_home():
+    one = board_of(
+        rows("scrub", between(0.3)),
+        rows("moved", between(0.2), analogue=True),
+        rows("nowhere", between(0.4), analogue=True),
+    )
+    two = board_of(
+        rows("scrub", between(0.1)),
+        rows("moved", between(0.5)),
+        absent("nowhere", "error", "boom"),
+        rows("caption", between(0.2), category="VLM"),
+    )
+    boards = {"toy": one, "pairs": two}
+    home = {"gradient": "toy", "vlm": "pairs"}.__getitem__
+    found = {name: where for name, (where, _) in score.at_home(boards, home).items()}
+    # An analogue is no row at home where the method itself has one elsewhere.
+    assert found == {"scrub": "toy", "moved": "pairs", "nowhere": "toy", "caption": "pairs"}
+    concept = replace(two, facts={**two.facts, "request_kind": "concept"})
+    assert score.at_home({"toy": one, "pairs-concept": concept}, home)["moved"][0] == "toy"
+    text = score.seed_markdown_at_home(boards, home)
+    assert "| **moved** | Gradient | 1.000 |" in text and text.count("| pairs |") == 2
+    assert "4 succeeded, 0 errored (out of 4 total)" in text and "- **Fastest**: " in text
+    best = min(
+        (standing for _, standing in score.at_home(boards, home).values()),
+        key=lambda s: s.metrics["forget_accuracy"].mean,
+    )
+    assert f"- **Best unlearning**: `{best.name}`" in text
+
+
+def test_the_home_of_a_page_is_read_without_torch():
+    code = (
+        "import sys; from erasus_nb import workloads; "
+        "print(*(workloads.home(p) for p in ('gradient', 'llm', 'vlm', 'diffusion')), 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.split() == ["synthetic", "text", "image_text", "diffusion", "False"]
