@@ -138,7 +138,7 @@ def _is_done(job: Job) -> bool:
 
 #: The order in which two processes end at about the same time; a page that is not named starts
 #: after them.
-_ORDER = ("data", "llm", "gradient", "parameter", "vlm", "ensemble")
+_ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble")
 
 
 def run(args: argparse.Namespace) -> int:
