@@ -126,12 +126,20 @@ class DiffusionWorkload(Workload):
 
     kind = "diffusion"
     gates = DENOISER
+    in_prose = True
     criteria = {
         "C1": "private images made from their prompts",
         "C2": "the digit recognised, both spellings",
         "C3": "loss AUC of private images",
         "C4": "kept digits recognised, times how real they look",
     }
+    sentence = (
+        "Retrain-Match {rm}. Private images made from their prompts {m:C1} (original {o:C1}, "
+        "retrained {r:C1}), the digit recognised, in both spellings {m:C2} ({o:C2}, {r:C2}), "
+        "loss AUC of private images {m:C3} ({o:C3}, {r:C3}), what stays {m:C4} ({r:C4}), kept "
+        "digits recognised {m:recognised_kept} ({r:recognised_kept}); {time_ratio} times the "
+        "seconds of retraining; {flags}"
+    )
     requests = ("standard", "concept", "memorised")
     provides = frozenset({"labels", "outputs", "prunable units", "denoiser"})
     no_record = {
