@@ -79,7 +79,7 @@ class Standing:
         forgetting, privacy, utility: The axes F, P and U, 0 to 1.
         position: Signed positions of C1, C2, C3: 1 like the original, 0 like retrained.
         position_by_seed: The same by criterion and seed.
-        divergence: Divergence from the retrained models on the forget set, nats.
+        divergence: Divergence from the retrained models on the forget set, in the workload's unit.
         rank: Rank interval among the strategies that are ok; None for everything else.
         tier: "A", "B", ... (see `tiers`); None where rank is.
         flags: See `FLAGS`.
@@ -300,7 +300,7 @@ class Ruler:
         return gaps
 
     def divergence(self, row: records.Row) -> float | None:
-        """D: mean divergence from the other seeds' retrained models, nats."""
+        """D: mean divergence from the other seeds' retrained models."""
         found = row.divergence_to_retrained
         return _mean(found.get(str(s)) for s in self.others(row.seed))
 
@@ -1190,7 +1190,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def markdown(board: Board) -> str:
     """The board as a Markdown table, gates first; what could not be scored says why."""
     header = ["Strategy", "Kind", "Category", "RM", "Rank", "Tier"]
-    header += ["Forgetting", "Privacy", "Utility", "z C1", "z C2", "z C3", "D (nats)"]
+    header += ["Forgetting", "Privacy", "Utility", "z C1", "z C2", "z C3", "D"]
     header += ["PrivLeak %", "ToW", "Time / retraining", "Passes / retraining", "Remarks"]
     rows = []
     for s in board.standings:
@@ -1232,7 +1232,7 @@ def markdown(board: Board) -> str:
 
 def csv_text(*boards: Board) -> str:
     """One line per standing and board, numbers unrounded; empty where there is none."""
-    intervals = ["rm", "forgetting", "privacy", "utility", "divergence_nats"]
+    intervals = ["rm", "forgetting", "privacy", "utility", "divergence"]
     intervals += [f"position_{name}" for name in POSITIONS] + ["privleak", "tug_of_war"]
     measured = sorted({name for b in boards for s in b.standings for name in s.metrics})
     intervals += measured
