@@ -793,7 +793,7 @@ def test_a_workload_says_itself_what_its_gates_are():
     assert found[0].value == pytest.approx(0.95, abs=0.01) and found[0].passed
     assert {
         gate["measure"]
-        for name in ("CLASSIFIER", "LANGUAGE_MODEL", "PUBLISHED")
+        for name in ("CLASSIFIER", "LANGUAGE_MODEL", "DENOISER", "PUBLISHED")
         for gate in getattr(declared, name)
     } == set(score.MEASURES)
 
