@@ -227,13 +227,48 @@ class PublishedPairSizes:
     forget: int | None = None
 
 
+@dataclass(frozen=True)
+class PublishedDiffusionSizes:
+    """A published diffusion pipeline on a published image folder, in one profile.
+
+    Args:
+        seeds: Seeds of a run; see PublishedSizes.
+        retain: At most so many retain pairs; None is all.
+        probes: At most so many holdout, validation, test and judge pairs each, but four test and
+            judge pairs of every concept; None is all.
+        prompts: At most so many captions each of the concept, of memorised images and of kept
+            concepts that images are made from.
+        samples: Images made of each; noises: of each caption of the concept, of which the best
+            counts.
+        recipe: Base training, where original and retrained model are trained here.
+        steps, guidance: Of the sampler.
+        forget: At most so many forget pairs; None is all.
+        dtype: Of the weights. Small steps are not rounded away in "float32".
+    """
+
+    seeds: int
+    retain: int | None
+    probes: int | None
+    prompts: int
+    samples: int
+    noises: int
+    recipe: Recipe
+    steps: int
+    guidance: float = 7.5  # as Stable Diffusion's pipeline
+    forget: int | None = None
+    dtype: str = "float32"
+
+
 #: What TOFU's authors fine-tune with: 5 epochs, 1e-5, weight decay 0.01.
 _FINE_TUNING = Recipe(5, 1e-5, 8, weight_decay=0.01)
 #: Our choice, of the size that fine-tuning a CLIP model usually takes; not tuned.
 _PAIR_TUNING = Recipe(10, 1e-5, 64, weight_decay=0.1, warmup=0.1, final=0.0, clip=1.0)
+#: Step size, weight decay and clipping of diffusers' own script for fine-tuning Stable Diffusion
+#: (train_text_to_image.py); epochs and batch are our choice. Not tuned.
+_IMAGE_TUNING = Recipe(50, 1e-5, 16, weight_decay=0.01, clip=1.0)
 
 #: profile -> workload -> sizes of published models and data.
-PUBLISHED: dict[str, dict[str, PublishedSizes | PublishedPairSizes]] = {
+PUBLISHED: dict[str, dict[str, PublishedSizes | PublishedPairSizes | PublishedDiffusionSizes]] = {
     # Too few steps for bfloat16, which rounds a step of 1e-5 away more often than not.
     "smoke": {
         "text": PublishedSizes(
@@ -242,14 +277,19 @@ PUBLISHED: dict[str, dict[str, PublishedSizes | PublishedPairSizes]] = {
         "image_text": PublishedPairSizes(
             1, 32, 16, 8, replace(_PAIR_TUNING, epochs=1, batch_size=16), forget=16
         ),
+        "diffusion": PublishedDiffusionSizes(
+            1, 32, 16, 4, 1, 3, replace(_IMAGE_TUNING, epochs=1), 3, forget=16
+        ),
     },
     "laptop": {
         "text": PublishedSizes(2, 512, 2000, 100, _FINE_TUNING),
         "image_text": PublishedPairSizes(2, 2000, 500, 64, _PAIR_TUNING),
+        "diffusion": PublishedDiffusionSizes(2, 2000, 500, 12, 4, 12, _IMAGE_TUNING, 25),
     },
     "full": {
         "text": PublishedSizes(3, 2048, None, None, _FINE_TUNING),
         "image_text": PublishedPairSizes(3, None, None, 128, _PAIR_TUNING),
+        "diffusion": PublishedDiffusionSizes(3, None, None, 100, 4, 24, _IMAGE_TUNING, 50),
     },
 }
 
@@ -321,7 +361,15 @@ WORKLOADS = tuple(PROFILES["laptop"])
 
 def sizes_of(
     profile: str, workload: str, published: bool = False
-) -> Sizes | TextSizes | ImageTextSizes | DiffusionSizes | PublishedSizes | PublishedPairSizes:
+) -> (
+    Sizes
+    | TextSizes
+    | ImageTextSizes
+    | DiffusionSizes
+    | PublishedSizes
+    | PublishedPairSizes
+    | PublishedDiffusionSizes
+):
     """The sizes of one workload in one profile.
 
     Args:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -255,6 +256,96 @@ def test_shadows_that_do_not_fit_together_are_refused():
         lira_lite(confidence, member, target[:9])
     with pytest.raises(ValueError, match="same confidence"):
         lira_lite(torch.ones_like(confidence), member, target)
+
+
+# ------------------------------------------------------------------ generated images
+
+
+def features(n=200, d=6, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=draw).double() @ torch.randn(d, d, generator=draw).double()
+
+
+def test_the_frechet_distance_of_a_set_to_itself_is_nothing_whatever_its_order():
+    rows = features()
+    assert metrics.frechet(rows, rows.flip(0)) == pytest.approx(0, abs=1e-6)
+    few = rows[:3]  # fewer rows than features: covariances without an inverse
+    assert metrics.frechet(few, few) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_shift_counts_with_its_square_and_a_spread_with_the_difference_of_deviations():
+    rows, shift = features(), torch.tensor([3.0, 0, 0, -4.0, 0, 0])
+    assert metrics.frechet(rows + shift, rows) == pytest.approx(25)
+    centred = rows - rows.mean(0)
+    wanted = (2 - 1) ** 2 * np.trace(np.cov(rows.T))  # |A^1/2 - B^1/2|^2 where they commute
+    assert metrics.frechet(2 * centred, centred) == pytest.approx(wanted)
+    line = torch.tensor([[0.0], [1.0], [2.0]])
+    assert metrics.frechet(line, 3 * line + 5) == pytest.approx((3 - 1) ** 2 + (8 - 1) ** 2)
+
+
+def test_scipy_agrees_on_the_frechet_distance_and_it_is_symmetric():
+    one, two = features(), features(90, seed=1) + 0.5
+    a, b = (np.cov(x.T) for x in (one, two))
+    apart = ((one.mean(0) - two.mean(0)) ** 2).sum()
+    theirs = apart + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert metrics.frechet(one, two) == pytest.approx(float(theirs))
+    assert metrics.frechet(two.numpy(), one.float()) == pytest.approx(float(theirs), rel=1e-4)
+
+
+def test_a_frechet_distance_of_one_image_is_refused_and_nan_has_no_answer():
+    rows = features()
+    for pair in ((rows[:1], rows), (rows, rows[:1]), (rows[:0], rows)):
+        with pytest.raises(ValueError, match="at least two images on either side"):
+            metrics.frechet(*pair)
+    for bad in (math.nan, math.inf):
+        broken = rows.clone()
+        broken[3, 2] = bad
+        assert math.isnan(metrics.frechet(broken, rows))
+        assert math.isnan(metrics.frechet(rows, broken))
+
+
+def test_a_copy_is_the_nearest_image_and_nearer_than_others_are_to_each_other():
+    distances = torch.tensor(
+        [
+            [0.1, 1.0, 1.2, 1.1],  # a copy of image 0
+            [0.8, 1.0, 1.2, 1.1],  # nearest, and no nearer than images are to each other
+            [1.0, 0.1, 1.2, 1.1],  # a copy, of another image
+            [0.0, 0.0, 1.2, 1.1],  # as near to another one
+        ]
+    )
+    found = lambda ratio, k=2: metrics.extracted(distances, torch.zeros(4).long(), ratio, k)
+    assert found(0.5).tolist() == [True, False, False, False]
+    assert found(0.8).tolist() == [True, True, False, False]
+    assert metrics.extracted(distances, torch.tensor([1, 1, 1, 1]), 0.5, 3).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_the_threshold_is_a_share_of_the_mean_distance_to_so_many_next_images():
+    distances, own = torch.tensor([[0.55, 1.0, 1.0, 4.0]]), torch.tensor([0])
+    assert [bool(metrics.extracted(distances, own, 0.5, k)) for k in (1, 2, 3)] == [
+        False,
+        False,
+        True,
+    ]
+    # The image itself is none of the next ones.
+    assert not metrics.extracted(torch.tensor([[0.0, 0.0, 0.0]]), own, 0.5, 2)
+    assert not metrics.extracted(torch.tensor([[math.nan, 1.0, 2.0]]), own, 0.5, 2)
+
+
+def test_who_always_makes_the_mean_image_copies_nothing_and_a_thief_everything():
+    draw = torch.Generator().manual_seed(4)
+    images, own = torch.randn(60, 20, generator=draw), torch.arange(60)
+    apart = lambda made: torch.cdist(made, images)
+    mean = images.mean(0).expand(60, -1)
+    assert (apart(mean).argmin(1) == own).sum() == 1  # something is always nearest
+    assert not metrics.extracted(apart(mean), own, 0.7, 10).any()
+    near = images + 0.01 * torch.randn(60, 20, generator=draw)
+    assert metrics.extracted(apart(near), own, 0.7, 10).all()
+    assert not metrics.extracted(apart(near), own.roll(1), 0.7, 10).any()
 
 
 def test_no_metric_changes_what_it_is_given():

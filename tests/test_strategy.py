@@ -223,6 +223,42 @@ def test_every_field_but_labels_and_ids_is_an_input():
             seen[field]
 
 
+def captioned(*reads: str, name: str = "forget") -> Split:
+    """A split whose examples are images with prompts."""
+    fields = {"pixel_values": torch.ones(7, 1), "prompts": torch.arange(7)[:, None]}
+    return Split(name, Batch({**fields, "ids": torch.arange(7)}), frozenset(reads))
+
+
+@pytest.mark.parametrize("name", ["forget", "retain"])
+def test_prompts_can_be_declared_without_the_images(name):
+    one = captioned(f"{name} prompts", name=name)
+    for got in (one.all(), one.take(torch.arange(2)), next(one.batches(3))):
+        assert len(got["prompts"]) == len(got) and set(got.visible()) == {"prompts", "ids"}
+        with pytest.raises(DataAccessError, match=f"the {name} inputs but does not"):
+            got["pixel_values"]
+    assert one.examples_read == 12
+    with pytest.raises(DataAccessError, match=f"does not declare the {name} ids"):
+        print(one.ids)
+    other = captioned(f"{name} prompts", name="retain" if name == "forget" else "forget")
+    with pytest.raises(DataAccessError, match="does not declare"):
+        other.all()
+
+
+def test_inputs_have_their_prompts_with_them():
+    both = captioned("forget inputs").all()
+    assert set(both.visible()) == {"pixel_values", "prompts", "ids"}
+    seen = Split("forget", both.replace(labels=torch.zeros(7)), frozenset({"forget labels"}))
+    for field, what in (("prompts", "prompts"), ("pixel_values", "inputs")):
+        with pytest.raises(DataAccessError, match=f"the forget {what} but does not"):
+            seen.all()[field]
+
+
+def test_prompts_are_part_of_no_short_word_but_with_the_inputs():
+    assert "forget prompts" in READABLE and "retain prompts" in READABLE
+    assert marked(reads=("forget",)).facts.reads.isdisjoint({"forget prompts"})
+    assert marked(reads=("forget prompts",)).facts.reads == {"forget prompts"}
+
+
 def test_a_declaration_for_one_split_does_not_open_the_other():
     other = split("forget inputs", "forget labels", "forget ids", name="retain")
     with pytest.raises(DataAccessError, match="the retain examples"):

@@ -84,3 +84,15 @@ PUBLISHED_PAIRS = [
     {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
     *_SCORE,
 ]
+
+#: The same of a pipeline and images. A concept shows no membership; single images show no concept.
+PUBLISHED_IMAGES = [
+    {"measure": "C1 gap", "sign": ">=", "bound": 0.2, "request": "standard"},
+    {"measure": "C1 gap", "sign": ">=", "bound": 0.2, "request": "memorised"},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.1, "request": "standard"},
+    {"measure": "C2 gap", "sign": ">=", "bound": 0.1, "request": "concept"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15, "request": "standard"},
+    {"measure": "AUC gap", "sign": ">=", "bound": 0.15, "request": "memorised"},
+    {"measure": "D gap / its spread over seeds", "sign": ">=", "bound": 5},
+    *_SCORE,
+]

@@ -10,11 +10,11 @@ class Published:
     """Models and data of others, each a hub id or a local folder.
 
     Args:
-        model: A causal language model or a CLIP model: the original, if `retrained` is given;
-            else what original and retrained model are trained from.
+        model: A causal language model, a CLIP model or a diffusers pipeline: the original, if
+            `retrained` is given; else what original and retrained model are trained from.
         data: MUSE-News, MUSE-Books or TOFU in their authors' layouts;
-            "locuslab/TOFU:forget05" is one of TOFU's smaller requests. For a CLIP model an
-            image folder with metadata.
+            "locuslab/TOFU:forget05" is one of TOFU's smaller requests. For a CLIP model or a
+            pipeline an image folder with metadata.
         retrained: The original's architecture trained without the forget set.
         tokenizer: Where the tokenizer is, if not beside the model; of a CLIP model also the
             image processor.

@@ -77,10 +77,11 @@ def unreachable(name: str, kind: str, error: Exception) -> ValueError:
     )
 
 
-def model_type(name: str) -> str:
+def model_type(name: str, subfolder: str = "") -> str:
     """What a model's configuration calls its architecture; "" where it does not say so."""
     try:
-        return PreTrainedConfig.get_config_dict(name)[0].get("model_type") or ""
+        found = PreTrainedConfig.get_config_dict(name, subfolder=subfolder)[0]
+        return found.get("model_type") or ""
     except Exception:  # whoever opens the model says what is wrong with it
         return ""
 
@@ -92,6 +93,7 @@ def open_model(
     device: torch.device,
     types: Collection[str],
     wanted: str,
+    subfolder: str = "",
 ) -> nn.Module:
     """A model in eval mode, loaded straight onto the device.
 
@@ -101,6 +103,7 @@ def open_model(
         dtype: Of the weights, e.g. "bfloat16".
         types: The architectures (`model_type`) that will do.
         wanted: What these are, in words.
+        subfolder: Where it lies, if it is a part of something.
 
     Raises:
         ValueError: it is not there, of another kind, an adapter on a model, lacks weights, or
@@ -113,7 +116,7 @@ def open_model(
     )
     if Path(name, "adapter_config.json").is_file():
         raise adapter
-    found = model_type(name)
+    found = model_type(name, subfolder)
     if found in CONFIG_MAPPING and found not in types:
         raise ValueError(f"model {name} is of type {found}; wanted is {wanted}")
     try:
@@ -124,30 +127,41 @@ def open_model(
             device_map={"": device},
             trust_remote_code=False,
             output_loading_info=True,
+            subfolder=subfolder,
         )
     except Exception as error:  # whatever a library finds wrong with somebody's files
         raise unreachable(name, "model", error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise adapter
-    if lacking := sorted(loaded["missing_keys"]):
+    check_whole(name, model, loaded["missing_keys"])
+    return model.eval()
+
+
+def check_whole(name: str, model: nn.Module, lacking: Collection[str]) -> None:
+    """Refuse a model whose weights lack some, or hold NaN or infinity."""
+    if lacking := sorted(lacking):
         raise ValueError(
             f"model {name} lacks the weights {lacking[0]}"
             + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
             + ", which would be drawn at random"
         )
     check_finite(name, model)
-    return model.eval()
 
 
-def open_tokenizer(name: str, words: int):
+def open_tokenizer(name: str, words: int, subfolder: str = ""):
     """A tokenizer, checked against the number of tokens that a model embeds.
+
+    Args:
+        subfolder: Where it lies, if it is a part of something.
 
     Raises:
         ValueError: it is not there, or it has more tokens.
     """
     reachable(name, "tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=False, subfolder=subfolder
+        )
     except Exception as error:  # whatever a library finds wrong with somebody's files
         raise unreachable(name, "tokenizer", error) from error
     if len(tokenizer) > words:
@@ -156,6 +170,25 @@ def open_tokenizer(name: str, words: int):
             "is not this model's tokenizer"
         )
     return tokenizer
+
+
+def token_rows(tokenizer, said: Sequence[tuple[str, str]], longest: int) -> list[Tensor]:
+    """Token ids of captions, each as long as it is.
+
+    Args:
+        said: What a caption is of, for a reader, and the caption.
+        longest: So many tokens are read.
+
+    Raises:
+        ValueError: one is longer.
+    """
+    rows = [torch.tensor(row) for row in tokenizer([text for _, text in said])["input_ids"]]
+    for (what, _), row in zip(said, rows):
+        if len(row) > longest:
+            raise ValueError(
+                f"the caption of {what} takes {len(row)} tokens and the model reads {longest}"
+            )
+    return rows
 
 
 def dataset_folder(name: str) -> Path:
@@ -270,7 +303,7 @@ class GivenWorkload(Workload):
     gates = PUBLISHED
 
     def __post_init__(self):
-        super().__post_init__()
+        getattr(super(), "__post_init__", lambda: None)()  # not every kind has one
         if "original" in self.models:
             self.fixed = lambda kind: self.models[kind]
             self.no_record = {
@@ -280,9 +313,14 @@ class GivenWorkload(Workload):
             }
 
     @property
+    def given_config(self) -> dict:
+        """What makes the given models' architecture."""
+        return self.template.config.to_diff_dict()
+
+    @property
     def given_parts(self) -> list:
         """What of the models decides a row: to be hashed, wherever they lie."""
-        config = self.template.config.to_diff_dict()
+        config = self.given_config
         for name in ("_name_or_path", "architectures", "transformers_version"):
             config.pop(name, None)
         digests = [[kind, digest(found)] for kind, found in self.models.items()]
@@ -299,19 +337,21 @@ class GivenWorkload(Workload):
 
     @property
     def about(self) -> dict:
+        return {**super().about, "published": self.about_given}
+
+    @property
+    def about_given(self) -> dict:
+        """Where the models and the data come from."""
         how = (
             "both models are published"
             if self.fixed
             else "original and retrained model are trained here from one published model"
         )
         return {
-            **super().about,
-            "published": {
-                **{k: v for k, v in vars(self.source).items() if v},
-                "content": self.fingerprint,
-                "dtype": self.sizes.dtype,
-                "references": how,
-            },
+            **{k: v for k, v in vars(self.source).items() if v},
+            "content": self.fingerprint,
+            "dtype": self.sizes.dtype,
+            "references": how,
         }
 
     def check_left_out(self, folds: Sequence[int]) -> None:

@@ -12,6 +12,10 @@ from pathlib import Path
 
 #: Bytes of a name that a board keeps: with two of them it stays within any file system's 255.
 LONGEST = 80
+#: The file that says what a pipeline is made of, and the one that says what a model is.
+CONFIGURATIONS = "model_index.json", "config.json"
+#: What `model_type` calls a pipeline.
+PIPELINE = "diffusers"
 
 
 def split_request(data: str) -> tuple[str, str]:
@@ -21,13 +25,24 @@ def split_request(data: str) -> tuple[str, str]:
 
 
 def model_type(model: str) -> str:
-    """What the configuration of a model in a folder here calls its architecture; else ""."""
-    try:
-        config = json.loads(Path(model, "config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # whoever opens the model says what is wrong with it
-        return ""
-    found = config.get("model_type") if isinstance(config, dict) else None
+    """What the configuration of a model in a folder here calls its architecture; else "".
+
+    Pipelines of diffusers, and their parts, are all PIPELINE.
+    """
+    pipeline, config = (_configuration(Path(model, name)) for name in CONFIGURATIONS)
+    if pipeline or "_diffusers_version" in config:
+        return PIPELINE
+    found = config.get("model_type")
     return found if isinstance(found, str) else ""
+
+
+def _configuration(file: Path) -> dict:
+    """What stands in a file of JSON; nothing where there is none that can be read."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):  # whoever opens the model says what is wrong with it
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def board_slug(workload: str, data: str, model: str) -> str:

@@ -745,7 +745,8 @@ def make(sizes: DiffusionSizes, device: torch.device) -> DiffusionWorkload:
         sizes.guidance,
     )
     build = lambda seed: denoiser(sizes)
-    count = sum(p.numel() for p in build(0).parameters())
+    with global_seed("diffusion", "count"):
+        count = sum(p.numel() for p in build(0).parameters())
     return DiffusionWorkload(
         sizes,
         tokenizer,

@@ -1,27 +1,21 @@
 """Models and data of others for workload `image_text`: a CLIP checkpoint and an image folder.
 
-The folder is laid out as Hugging Face's `imagefolder` reads it: images, and a `metadata.csv` or
-`metadata.jsonl` with a line for each pair. Beside `file_name` and `text`, a column `part` says
-what a pair is for (PARTS), and a column `concept` may say in a word or two what an image shows.
-
-Where models are found and what is refused of any is in hub.py.
+How the folder is laid out is in imagefolder.py, and what a pair can be for in PARTS. Where models
+are found and what is refused of any is in hub.py.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPImageProcessorPil, CLIPModel
@@ -29,12 +23,12 @@ from transformers.utils import logging
 
 from ... import profiles
 from ...strategy import Batch
-from ...training import generator
-from .. import hub
+from .. import hub, imagefolder
 from ..base import CLOSER, Metric
 from ..gates import PUBLISHED_PAIRS
 from ..given import Published
 from ..identity import board_slug
+from ..imagefolder import Line, some
 from . import GALLERY, NEAREST, NO_WRITERS, TOP, Found, ImageTextWorkload, PairFold, PairRequest
 
 #: The architectures (`model_type`) that this door takes.
@@ -54,95 +48,9 @@ NEAR = 100
 # ------------------------------------------------------------------ reading data
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a metadata file: an image, its caption and what the pair is for.
-
-    Args:
-        concept: What the image shows; "" where nobody says.
-    """
-
-    image: Path
-    text: str
-    part: str
-    concept: str
-
-
 def read(name: str) -> list[Line]:
-    """The lines of all metadata files of an image folder.
-
-    Raises:
-        ValueError: there is no such file, a line cannot be used, or a part is missing; the
-            sentence names it.
-    """
-    folder = hub.dataset_folder(name)
-    files = [p for kind in ("csv", "jsonl") for p in sorted(folder.rglob(f"metadata.{kind}"))]
-    if not files:
-        raise ValueError(
-            f"data {name} has no metadata.csv or metadata.jsonl, which says of each image what "
-            "it shows (text) and what it is for (part)"
-        )
-    lines = [_line(file, number, row) for file in files for number, row in _rows(file)]
-    parts: dict[Path, str] = {}
-    for line in lines:
-        if parts.setdefault(line.image, line.part) != line.part:
-            raise ValueError(
-                f"image {line.image} is marked {parts[line.image]} and {line.part}: a pair "
-                "belongs to one part"
-            )
-    for part, least in PARTS.items():
-        found = sum(line.part == part for line in lines)
-        if found < least:
-            raise ValueError(
-                f"data {name} marks {found or 'no'} pairs {part}; at least {least} are needed"
-            )
-    return lines
-
-
-def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of each line that is not empty."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            if file.suffix == ".csv":
-                reader = csv.DictReader(opened)
-                for row in reader:
-                    yield reader.line_num, row
-            else:
-                for number, line in enumerate(opened, 1):
-                    if line.strip():
-                        yield number, json.loads(line)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}") from error
-    except (csv.Error, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-
-
-def _line(file: Path, number: int, row: Any) -> Line:
-    where = f"{file}, line {number}"
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is no JSON object")
-    for column in ("file_name", "text", "part"):
-        if column not in row:
-            there = ", ".join(str(name) for name in row if name is not None)
-            raise ValueError(f"{where}: there is no column {column}; there are {there}")
-    for column in ("file_name", "text", "part", "concept"):
-        value = row.get(column) or ""
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: {column} is no text but of type {type(value).__name__}")
-        if not value.strip() and column != "concept":
-            raise ValueError(f"{where}: {column} is empty")
-    name, part = Path(row["file_name"]), row["part"].strip()
-    if part not in PARTS:
-        raise ValueError(f"{where}: part is {part!r}; it is one of {', '.join(PARTS)}")
-    if name.is_absolute() or ".." in name.parts or not (file.parent / name).is_file():
-        raise ValueError(f"{where} names the image {name}, which is not in {file.parent}")
-    return Line(file.parent / name, row["text"], part, (row.get("concept") or "").strip())
-
-
-def _some(lines: Sequence[Line], count: int | None) -> list[Line]:
-    """At most `count` of them (None is all) in random order, the same ones every time."""
-    order = torch.randperm(len(lines), generator=generator("pairs", "some", len(lines)))
-    return [lines[k] for k in order[:count].tolist()]
+    """The lines of all metadata files of an image folder; see imagefolder.py."""
+    return imagefolder.read(name, PARTS)
 
 
 # ------------------------------------------------------------------ reading models
@@ -189,13 +97,8 @@ def pixels(image: Path, processor, wanted: tuple[int, int, int]) -> Tensor:
     Raises:
         ValueError: the file is broken, or the processor makes something else of it.
     """
-    try:
-        with Image.open(image) as opened:
-            picture = ImageOps.exif_transpose(opened)  # as `datasets` turns it
-            picture.load()
-    except Exception as error:  # whatever a library finds wrong with somebody's files
-        raise ValueError(f"image {image} is broken: {error}") from error
-    what = f"image {image} ({picture.width} x {picture.height}, mode {picture.mode})"
+    picture = imagefolder.picture(image)
+    what = imagefolder.named(image, picture)
     try:
         found = processor(images=picture, return_tensors="pt")["pixel_values"][0]
     except Exception as error:  # a processor without conversions refuses most images
@@ -222,13 +125,7 @@ def coded(tokenizer, said: Sequence[tuple[str, str]], config) -> Tensor:
     """
     if not said:
         return torch.zeros(0, 1, dtype=torch.long)
-    rows = [torch.tensor(row) for row in tokenizer([text for _, text in said])["input_ids"]]
-    for (what, _), row in zip(said, rows):
-        if len(row) > config.max_position_embeddings:
-            raise ValueError(
-                f"the caption of {what} takes {len(row)} tokens and the model reads "
-                f"{config.max_position_embeddings}"
-            )
+    rows = hub.token_rows(tokenizer, said, config.max_position_embeddings)
     end = -1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     # Nothing is read behind the end, so it does not matter what stands there.
     found = pad_sequence(rows, batch_first=True, padding_value=max(end, 0))
@@ -449,7 +346,7 @@ def build(
     tokenizer = hub.open_tokenizer(beside, model.config.text_config.vocab_size)
     models = hub.given_models(published, model, lambda n: open_model(n, sizes.dtype, device))
 
-    part = lambda name, most: _some([line for line in lines if line.part == name], most)
+    part = lambda name, most: some([line for line in lines if line.part == name], most)
     test = part("test", sizes.probes)
     bank = min(sizes.bank, len(test) // 2)
     if len({line.text for line in test[:bank]}) < 2:
