@@ -11,6 +11,7 @@ import contract
 import numpy as np
 import pytest
 import torch
+from test_published_diffusion import made, source  # noqa: F401
 
 from erasus_nb import book, cells, charts, score
 from erasus_nb.benchmark import Bench
@@ -483,3 +484,22 @@ def test_steps_are_judged_of_the_original_and_private_scans_only_where_asked(tra
     bench = SimpleNamespace(**{**vars(trained.scene.bench), "asked": asked})
     only = pictures.identity(dataclasses.replace(trained.scene, bench=bench))
     assert "rivate scans" not in only.title and len(only.figure.axes) == 1
+
+
+# ------------------------------------------------------------------ models and data of others
+
+
+@pytest.mark.parametrize("images, model", [("disks", "pixels"), ("colours", "latents")])
+def test_pictures_of_published_pipelines_and_folders(made, images, model):  # noqa: F811
+    bench = Bench(
+        "diffusion", "smoke", (0,), out=None, cache="", published=source(made, images, model)
+    )
+    lines = (line(name, {"recognised_word": 0.5}) for name in ("original", "retrained"))
+    scene = book.Scene(bench, board_of(*lines), [], lambda name: [])
+    load, rows = bench.load, Reader(pictures.request(scene)).rows[1:]
+    said = {pictures._caption(load, prompt) for prompt in load.images["prompts"][:, 0]}
+    assert {row[1][0] for row in rows} <= said and len(rows) > 1
+    assert [len(cell[1]) for cell in rows[0]] == [1, 0, 1, 1]
+    for name in ("samples", "path", "attack_pictures", "identity"):
+        assert getattr(pictures, name)(scene) == pictures.ELSEWHERE
+    assert pictures.attack_columns(scene)._repr_html_()

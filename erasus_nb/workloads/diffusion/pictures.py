@@ -22,6 +22,7 @@ from ...tables import DASH, Html, number, picture, table
 from . import ATTACKED, NEIGHBOURS, RATIO, attacks
 from .captions import INKS, SPELLINGS
 from .judge import Judge
+from .pipelines import decoded
 from .process import Diffusion
 
 #: Pixels on the screen of an image alone and of one of several: a scan's own are four and three
@@ -155,8 +156,9 @@ def _around(shown: Html, before: str = "", after: str = "") -> Html:
     return Html(first + str(shown) + last)
 
 
-#: What is shown of attacks where there is nothing to attack.
+#: What is shown of attacks where there is nothing to attack, and of others' images and captions.
 NOTHING = Html("<p>This request names no concept that an attack could ask for.</p>")
+ELSEWHERE = Html("<p>This picture is drawn of the book's own scans and captions only.</p>")
 
 
 # ------------------------------------------------------------------ the request
@@ -184,6 +186,8 @@ def _listed(load, asked) -> dict[str, tuple[Tensor, bool]]:
 
 def request(scene) -> Html:
     """Scans of each part of the request, their captions, and what two models make of these."""
+    if scene.bench.load.published:
+        return _others(scene)
     load, lines, forgotten = scene.bench.load, [], {}
     listed = _listed(load, scene.bench.asked)
     every = torch.cat([rows for rows, _ in listed.values()])
@@ -211,6 +215,30 @@ def request(scene) -> Html:
     )
     head = ("scan", "caption", *(f"made from it: {name}" for name in models))
     return _around(table(head, lines), f"Made from these captions, {told}.", LEGEND)
+
+
+def _others(scene) -> Html:
+    """Images of others, their captions, and what two models make of these; nothing is judged."""
+    load, asked, models = scene.bench.load, scene.bench.asked, scene.models()
+    forgotten = torch.cat([asked.rows["concept"], asked.rows["private"]])
+    parts = {"forgotten": forgotten, "kept": asked.rows["retain"]}
+    lines = []
+    for part, rows in parts.items():
+        rows = torch.tensor(_spread(rows.tolist(), LISTED), device=load.device)
+        prompts = load.images["prompts"][rows, 0]
+        columns = [load.images["pixel_values"][rows]]
+        columns += [load.sampled(model, prompts, 1, "request") for model in models.values()]
+        columns = [decoded(load.pipeline.vae, images) for images in columns]
+        for k, prompt in enumerate(prompts):
+            said = _caption(load, prompt)
+            real, *made = (_tile(_seen(images[k]), f"image: {said}", SIDE) for images in columns)
+            lines.append((Markup("{}<br>{}").format(real, part), escape(said), *made))
+    return table(("image", "caption", *(f"made from it: {name}" for name in models)), lines)
+
+
+def _seen(image: Tensor) -> Tensor:
+    """An image of others as _thumbnail takes it: light is not ink."""
+    return -image if len(image) == 1 else image
 
 
 def _said_of(load, rows: Tensor, private: bool, images: Tensor) -> list[Seen]:
@@ -302,6 +330,8 @@ def samples(scene, *functions: Callable) -> Html:
         functions: Strategies of this page, shown below original and retrained; the model of
             the first training seed, with the settings of its row.
     """
+    if scene.bench.load.published:
+        return ELSEWHERE
     load, models = scene.bench.load, scene.models(*functions)
     groups = _groups(load, scene.bench.asked)
     lines = [("real scans", *(_real(load, group) for group in groups.values()))]
@@ -374,6 +404,8 @@ def path(scene, *functions: Callable) -> Html:
 
     The sample is the first of those measured that the original makes as it is asked to.
     """
+    if scene.bench.load.published:
+        return ELSEWHERE
     load, models = scene.bench.load, scene.models(*functions)
     groups = _groups(load, scene.bench.asked)
     group = groups.get("word") or groups["private"]
@@ -514,8 +546,8 @@ def attack_pictures(scene, *functions: Callable) -> Html:
         functions: Strategies of this page, shown below original and retrained.
     """
     load, asked = scene.bench.load, scene.bench.asked
-    if not asked.digits:
-        return NOTHING
+    if load.published or not asked.digits:
+        return ELSEWHERE if load.published else NOTHING
     lines = [("handed over", *_handed(load, asked).values())]
     for name, model in scene.models(*functions).items():
         cells = []
@@ -552,6 +584,9 @@ def attack_columns(scene) -> charts.Chart | Html:
     if not asked.digits:
         return NOTHING
     columns = {"recognised_word": "prompts with the word"} | dict(ATTACKS.values())
+    columns = {
+        metric: what for metric, what in columns.items() if metric in board["original"].metrics
+    }
     title, alt = _come_back(board, scene.names, columns)
     label = "share in which the judge sees the concept (line and grey: retrained; dashed: original)"
     return charts.measures(board, columns, label, title, alt, scene.names)
@@ -565,8 +600,12 @@ def _come_back(board, names: Sequence[str], columns: Mapping[str, str]) -> tuple
     asked = [line for line in mine if stays(line, "recognised_word")]
     whole = [line for line in asked if all(stays(line, metric) for metric in columns)]
     title = (
-        f"Asked with the word, {len(asked)} of {len(mine)} strategies show the concept no more "
-        f"than {number(MORE, 1)} above the retrained model; under every attack, {len(whole)} do"
+        "No strategy of this page was measured"
+        if not mine
+        else (
+            f"Asked with the word, {len(asked)} of {len(mine)} strategies show the concept no more "
+            f"than {number(MORE, 1)} above the retrained model; under every attack, {len(whole)} do"
+        )
     )
     lines = [board["original"], board["retrained"], *mine]
     alt = "; ".join(
@@ -690,12 +729,14 @@ def windows(process: Diffusion, model, text: Tensor, noise: Tensor, right, width
     )
 
 
-def identity(scene) -> charts.Chart:
+def identity(scene) -> charts.Chart | Html:
     """Which steps of the sampler decide the digit, and the private scan: of the original.
 
     In a window of steps the caption is swapped for the empty one, and the judge counts.
     """
     load, asked = scene.bench.load, scene.bench.asked
+    if load.published:
+        return ELSEWHERE
     process, model = load.process, scene.models()["original"]
     width = max(1, round(WINDOW * process.steps))
     prompts = load.prompts_of(range(len(load.prompts)), 0)
