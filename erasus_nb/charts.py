@@ -974,6 +974,114 @@ def _scatter(groups: Sequence[tuple], title: str) -> Figure:
     return figure
 
 
+def measures(
+    board: Board,
+    columns: Mapping[str, str],
+    label: str,
+    title: str,
+    alt: str,
+    names: Collection[str] | None = None,
+) -> Chart:
+    """Measured shares side by side, a panel each, with original and retrained as rulers.
+
+    Args:
+        board: One workload's board.
+        columns: Metric, a share of 0 to 1 -> what it is called.
+        label: The measure, with its unit.
+        title: The finding. alt: what else a reader who cannot see it takes away.
+        names: Strategies to draw; None = all. Controls are always drawn.
+    """
+    rows = [line for line in _rows(board, names) if columns.keys() & line.metrics.keys()]
+    original, retrained = (board[kind].metrics for kind in ("original", "retrained"))
+    left, gap, right = _left(rows, ()), 0.14, 0.15
+    width = (_WIDE - left - right - gap * (len(columns) - 1)) / len(columns)
+    heads = {metric: _wrapped(what, width) for metric, what in columns.items()}
+    with _drawing():
+        figure, panels, _ = _canvas(
+            title,
+            0.24 * max(len(rows), 2),
+            left,
+            right,
+            bottom=0.6,
+            panels=len(columns),
+            gap=gap,
+            above=0.2 + 0.15 * max(map(len, heads.values())),
+        )
+        limits = (-0.06, 1.06)
+        for axes, (metric, head) in zip(panels, heads.items(), strict=True):
+            axes.set(xlim=limits, ylim=(max(len(rows), 2) - 0.4, -0.6))
+            axes.set_xticks([0, 1], ["0", "1"])
+            axes.set_yticks([])
+            if metric in original:
+                style = {"color": "#000000", "lw": 1.2, "ls": (0, (4, 3)), "zorder": 0.5}
+                axes.axvline(original[metric].mean, **style)
+            if metric in retrained:
+                ruler = retrained[metric]
+                ends = np.clip([ruler.low, ruler.high], 0, 1) if ruler.n > 1 else ()
+                _band(axes, ends, ruler.mean, "x")
+            for y, line in enumerate(rows):
+                if metric in line.metrics:
+                    _dot(axes, y, line, line.metrics[metric], (), limits, ())
+            _note(axes, "\n".join(head), (0.5, 1), (0, 4), "axes fraction", va="bottom")
+        _names(panels[0], rows, ())
+        low = 0.1 / figure.get_figheight()
+        figure.text(0.5, low, label, ha="center", va="bottom")
+    return Chart(figure, f"Panels of dots with intervals. {title}. {alt}", title)
+
+
+#: How the curves of `windows` are drawn: no category is meant.
+_CURVES = (
+    {"ls": "-", "marker": "o", "mfc": "#000000"},
+    {"ls": (0, (1, 1.5)), "marker": "s", "mfc": "none"},
+    {"ls": (0, (5, 2)), "marker": "^", "mfc": "none"},
+)
+
+
+def windows(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    levels: Mapping[str, Mapping[str, float]],
+    places: Sequence[str],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    alt: str,
+) -> Chart:
+    """Shares by place along a process, a panel for each thing that is counted.
+
+    Args:
+        panels: Heading -> curve's name, the same in all panels -> a share of 0 to 1 for each
+            place.
+        levels: Heading -> name, the same in all -> a share to compare with, as a grey line.
+        places: What each place is called.
+        xlabel, ylabel: What a place is, and what the shares are of.
+        title: The finding. alt: what else a reader who cannot see it takes away.
+    """
+    last = list(panels)[-1]
+    with _drawing():
+        right = 0.25 + max(_inches(_clean(name)) for name in (*panels[last], *levels[last]))
+        shape = {"panels": len(panels), "gap": 0.2, "above": 0.34}
+        figure, drawn, _ = _canvas(title, 2.3, 0.62, right, 0.55, **shape)
+        end = len(places) - 1
+        for axes, (head, curves) in zip(drawn, panels.items(), strict=True):
+            for share in levels[head].values():
+                axes.axhline(share, color=CONTROL.colour, lw=1.0, zorder=0.5)
+            for style, shares in zip(_CURVES, curves.values(), strict=False):
+                axes.plot(range(len(places)), shares, color="#000000", lw=1.4, ms=5, **style)
+            axes.set(xlim=(-0.35, end + 0.35), ylim=(-0.04, 1.04))
+            axes.set_xticks(range(len(places)), places)
+            axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+            axes.set_xlabel(xlabel)
+            _note(axes, _clean(head, 60), (0.5, 1), (0, 4), "axes fraction")
+        drawn[0].set_ylabel(ylabel)
+        for axes in drawn[1:]:
+            axes.set_yticklabels([])
+        ends = {name: shares[-1] for name, shares in panels[last].items()} | levels[last]
+        heights = _spread(list(ends.values()), 0.165 / 2.3 * 1.08, -0.04, 1.04)
+        for name, y in zip(ends, heights, strict=True):
+            drawn[-1].text(end + 0.35 + 0.03 * (end + 1), y, _clean(name), va="center")
+    return Chart(figure, f"Curves over places. {title}. {alt}", title)
+
+
 def leaks(board: Board, names: Collection[str] | None = None) -> Chart:
     """PrivLeak of every row on one line: under-unlearned left, over-unlearned right.
 
