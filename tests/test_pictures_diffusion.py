@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import contract
 import numpy as np
 import pytest
+import test_published_diffusion as others
 import torch
-from test_published_diffusion import made, source  # noqa: F401
 
 from erasus_nb import book, cells, charts, score
 from erasus_nb.benchmark import Bench
@@ -489,10 +489,14 @@ def test_steps_are_judged_of_the_original_and_private_scans_only_where_asked(tra
 # ------------------------------------------------------------------ models and data of others
 
 
+#: The pipelines and folders of the door for them.
+made = others.made
+
+
 @pytest.mark.parametrize("images, model", [("disks", "pixels"), ("colours", "latents")])
-def test_pictures_of_published_pipelines_and_folders(made, images, model):  # noqa: F811
+def test_pictures_of_published_pipelines_and_folders(made, images, model):
     bench = Bench(
-        "diffusion", "smoke", (0,), out=None, cache="", published=source(made, images, model)
+        "diffusion", "smoke", (0,), out=None, cache="", published=others.source(made, images, model)
     )
     lines = (line(name, {"recognised_word": 0.5}) for name in ("original", "retrained"))
     scene = book.Scene(bench, board_of(*lines), [], lambda name: [])
