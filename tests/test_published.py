@@ -827,7 +827,9 @@ def test_a_hub_id_without_network_says_what_to_do(made, monkeypatch, model, data
 def test_model_and_data_go_together(made):
     with pytest.raises(ValueError, match="together"):
         build(Published(str(made / "target"), ""), SIZES, CPU)
-    with pytest.raises(ValueError, match="for workload text or image_text or diffusion, not digits"):
+    with pytest.raises(
+        ValueError, match="for workload text or image_text or diffusion, not digits"
+    ):
         workloads.load("digits", "smoke", "cpu", source(made))
 
 
