@@ -605,14 +605,30 @@ def _over_holdout(found: _Measured) -> _Found:
     return _or(None if None in (recited, unseen) else recited - unseen, _UNMEASURED)
 
 
+#: The gap in AUC that gates ask for.
+AUC_GAP = 0.15
+
+
 def _auc_gap(found: _Measured) -> _Found:
-    """The AUC gap; it counts only if as precise as from 100 against 100 examples."""
+    """The AUC gap; it counts only if the examples behind it can carry it.
+
+    That is if it is as precise as from 100 against 100 examples. Where the attack is asked of
+    a few of the request's examples alone, the gap less twice its standard error has to be
+    what gates ask for.
+    """
     gap = found.gap("C3")
     forget, holdout = found.facts.get("forget"), found.facts.get("holdout")
     if gap is None or not forget or not holdout:
         return _or(gap, _UNMEASURED)
     # Standard error of an AUC of one half; ties and other AUCs only make it smaller.
     error = lambda n, m: math.sqrt((n + m + 1) / (12 * n * m))
+    asked = next(iter(found.ruler.originals.values())).metrics["C3"].n or 0
+    if 4 <= asked < min(forget, holdout):
+        # How many of them are members is not said. One in four is less precise than any more
+        # even split. The gap is a difference of two AUCs.
+        own = math.sqrt(2) * error(asked // 4, asked - asked // 4)
+        few = f"its standard error, from {asked} examples, may be {own:.2f}"
+        return gap, few if gap - 2 * own < AUC_GAP else None
     if error(forget, holdout) > error(100, 100):
         return gap, f"{forget} against {holdout} examples is less precise than 100 against 100"
     return gap, None

@@ -768,6 +768,22 @@ def test_the_auc_gate_asks_for_enough_examples():
     assert "64 against 64 examples" in found.reason
 
 
+def test_an_attack_on_few_of_the_examples_has_to_show_a_large_gap():
+    """Where C3 is asked of a part of the request, its own number of examples counts."""
+
+    def asked(n):
+        found = reference()
+        for row in found.rows:
+            row.metrics["C3"] = row.metrics["C3"].model_copy(update={"n": n})
+        return gate(score.gates(found), "AUC gap")
+
+    gap = asked(40).value
+    error = lambda n: (2 * (n + 1) / (12 * (n // 4) * (n - n // 4))) ** 0.5
+    assert gap - 2 * error(40) < 0.15 <= gap - 2 * error(60)
+    assert not asked(40).passed and "from 40 examples" in asked(40).reason
+    assert asked(60).passed
+
+
 def test_gates_without_reference_models_say_so():
     (only,) = score.gates(document(rows("half", HALFWAY)))
     assert not only.passed and only.reason == "no original could be measured"
