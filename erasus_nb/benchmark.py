@@ -22,7 +22,7 @@ from .cache import Cache, default_cache
 from .clock import environment
 from .locks import shared
 from .measuring import ATTACKED, Measuring, plain
-from .strategy import Batch, settings_of
+from .strategy import NEEDS, Batch, settings_of
 from .training import clone, generator, optimizer
 from .writer import Writer
 
@@ -274,9 +274,25 @@ class Bench(Measuring):
                 if not writer.has(name, seed, key, self._comparable()):
                     facts = {"code": code, "edited": edited, "made": environment(self.device)}
                     row = self.blank_of(function, kind, full, by, seed, key, **facts)
-                    writer.add(self.attempt(function, full, row))
+                    writer.add(self._meant(function, self.attempt(function, full, row)))
                 rows.append(writer.row(name, seed))
         return rows
+
+    def _meant(self, function: Callable, row: records.Row) -> records.Row:
+        """A row, or why there is none, where a strategy runs that means nothing here.
+
+        Mostly a hook says so. Where all hooks that it calls exist for something else, what
+        comes out is no result of the strategy.
+        """
+        facts, provides = function.facts, self.load.provides
+        if row.status == "not_applicable" or facts.form_on(self.workload, provides) is not None:
+            return row
+        missing = "; ".join(NEEDS[need] for need in facts.needs if need not in provides)
+        why = f"it needs {missing}" if missing else f"it keeps to {', '.join(facts.on)}"
+        given = row.settings, row.settings_chosen_by, row.seed, row.key
+        made = {"code": row.code, "edited": row.edited, "made": row.made}
+        blank = self.blank_of(function, row.kind, *given, **made)
+        return blank.model_copy(update={"status": "not_applicable", "reason": why})
 
     def model_of(self, function: Callable, seed: int) -> nn.Module:
         """What a strategy makes of one original with the settings of its row here.

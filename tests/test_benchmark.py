@@ -173,6 +173,19 @@ def test_what_goes_wrong_is_a_row_with_its_reason(cache, function, status, words
     assert words in reason
 
 
+@strategy(category="Test", cite="", reads=("forget",), needs=("denoiser",))
+def meant_for_denoisers(model, forget, retain, task, *, seed=0):
+    """Calls only hooks that exist everywhere, so that none of them refuses."""
+    forget.all()
+    return Unlearned(clone(model))
+
+
+def test_what_runs_and_means_nothing_here_is_no_result(cache):
+    status, reason = reason_of(cache, meant_for_denoisers)
+    assert status == "not_applicable"
+    assert reason == "it needs a network that takes noise out of an image, step by step"
+
+
 def test_logs_are_recorded_for_several_seeds_at_once_and_forgotten(cache, monkeypatch):
     made = []
 
