@@ -303,8 +303,8 @@ class PublishedWorkload(hub.GivenWorkload, DiffusionWorkload):
         ask = lambda some: DiffusionWorkload.predictions(self, model, some, places)
         return torch.cat([ask(some) for some in rows.split(READ)])
 
-    def losses(self, model, rows: Tensor) -> Tensor:
-        ask = lambda some: DiffusionWorkload.losses(self, model, some)
+    def losses(self, model, rows: Tensor, *places: Sequence[int]) -> Tensor:
+        ask = lambda some: DiffusionWorkload.losses(self, model, some, *places)
         return torch.cat([ask(some) for some in rows.split(READ)])
 
     # ---- measuring
