@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from statistics import harmonic_mean
 
 import numpy as np
@@ -17,11 +17,12 @@ from torch import nn
 from transformers import CLIPModel
 
 from erasus_nb import cells, workloads
+from erasus_nb.benchmark import Bench
 from erasus_nb.controls import main_directions, null_space_projection
 from erasus_nb.metrics import auc
 from erasus_nb.provenance import SisaEnsemble
 from erasus_nb.strategy import Batch, NotApplicable, Split
-from erasus_nb.task import Embedding, Meter, Records, Task
+from erasus_nb.task import Embedding, Meter, Task
 from erasus_nb.training import fit, generator, same_weights, squared_gradients
 from erasus_nb.workloads import image_text
 from erasus_nb.workloads.image_text import CONCEPTS, SWAPS, Found, ImageTextWorkload
@@ -928,18 +929,15 @@ def test_some_strategies_need_what_pairs_have_not():
     assert not {"ssd", "scrub", "sisa", "neuron_pruning"} & {name for _, name in NEEDS_MORE}
 
 
+@cache
+def smoke_bench():
+    return Bench("image_text", "smoke", (0,), out=None, cache="")
+
+
 @pytest.mark.parametrize(("page", "name"), NEEDS_MORE)
-def test_who_needs_more_than_there_is_refuses_and_makes_no_row(page, name, lightly):
-    load = small()
-
-    def refuse(reason):
-        raise NotApplicable(reason)
-
-    makers = {what: partial(refuse, reason) for what, reason in load.no_record.items()}
-    asked, task = load.request(), load.task(records=Records(makers))
-    splits = Split("forget", asked.forget), Split("retain", asked.retain)
-    with pytest.raises(NotApplicable):
-        cells.strategies(page)[name](lightly.model(), *splits, task)
+def test_who_needs_more_than_there_is_gives_no_result(page, name):
+    [row] = smoke_bench().run(cells.strategies(page)[name], keep=False)
+    assert row.status == "not_applicable" and row.reason and not row.metrics
 
 
 # ------------------------------------------------------------------ the closed-form baseline
