@@ -568,7 +568,6 @@ UNABLE = {
     "amnesiac": "log of every update",
     "sisa": "shards",
     "certified_removal": "convex",
-    "fisher_forgetting": "labels cannot be enumerated",
     "modality_decoupling": "one modality",
 }
 
