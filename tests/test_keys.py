@@ -206,13 +206,14 @@ EXACT = {
         TRAINING,
         line_edit("descending=True", "descending=False"),
         of(
-            "ensemble", "saliency_unlearning", "attention_surgery", "neuron_pruning", "sparse_aware"
+            *("ensemble", "saliency_unlearning", "attention_surgery", "neuron_pruning"),
+            *("sparse_aware", "timestep_masking"),
         ),
     ),
     "a constant of the package": (
         TRAINING,
         line_edit("CHUNK_NUMBERS = 2**29", "CHUNK_NUMBERS = 2**28"),
-        of("fisher_forgetting", "ssd"),
+        of("fisher_forgetting", "ssd", "noise_injection"),
     ),
     "a constant of one record": (
         PROVENANCE,
