@@ -199,7 +199,7 @@ def said(judge, image) -> str:
     """What a judge says of one image, slowly."""
     chances = judge.head(judge.body(image[None])).softmax(-1)[0]
     best = int(chances.argmax())
-    return f"sees a {SPELLINGS[0][best]}" if chances[best] >= 0.5 else "sees no digit"
+    return f"sees the digit {SPELLINGS[0][best]}" if chances[best] >= 0.5 else "sees no digit"
 
 
 def copies(load, image, row: int) -> bool:
@@ -225,7 +225,7 @@ def test_marks_frames_and_alternative_texts_of_samples_are_true(trained):
                 caption, words = shown["alt"].split(": ")
                 assert caption == f"“{pictures._caption(load, group.prompts[prompt])}”"
                 digit = SPELLINGS[0][int(group.digits[prompt])]
-                right = said(judge, made[place]) == f"sees a {digit}"
+                right = said(judge, made[place]) == f"sees the digit {digit}"
                 if group.rows is not None:
                     right = copies(load, made[place], int(group.rows[prompt]))
                     assert words.startswith("a copy" if right else "no copy")

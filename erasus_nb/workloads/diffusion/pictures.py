@@ -96,7 +96,11 @@ def _judged(load, images: Tensor, digits: Tensor) -> list[Seen]:
     """What the first judge says of each image, beside the digit asked for."""
     found = []
     for seen, wanted in zip(load.judges[0].sees(images).tolist(), digits.tolist()):
-        what = f"the judge sees a {SPELLINGS[0][seen]}" if seen >= 0 else "the judge sees no digit"
+        what = (
+            f"the judge sees the digit {SPELLINGS[0][seen]}"
+            if seen >= 0
+            else "the judge sees no digit"
+        )
         mark = "✓" if seen == wanted else str(seen) if seen >= 0 else "–"
         found.append(Seen(mark, what, seen == wanted))
     return found
