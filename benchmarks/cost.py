@@ -82,6 +82,18 @@ def alternating(ours, bare, repeats: int, wait=lambda: None) -> tuple[float, flo
     return tuple(map(statistics.median, zip(*times)))
 
 
+def waiting(device: str):
+    """What waits until a device has done all; None, and it is said, where there is no GPU."""
+    import torch
+
+    if device != "cuda":
+        return lambda: None
+    if torch.cuda.is_available():
+        return torch.cuda.synchronize
+    print("gpu: no GPU here, nothing was measured")
+    return None
+
+
 def matrix_rate(device: str, dtype, side: int, wait) -> float:
     """Operations per second of the device's matrix products: the median of twenty."""
     import torch
@@ -332,10 +344,9 @@ def gpu(
     from erasus_nb.training import clone, generator
     from erasus_nb.workloads import text as language
 
-    if device == "cuda" and not torch.cuda.is_available():
-        print("gpu: no GPU here, nothing was measured")
+    wait = waiting(device)
+    if wait is None:
         return
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     size, epochs = 32, 4
     shape = (1, 32, 32, 32, 2, 4, 2, layers, width, 12)
     sizes = TextSizes(*shape, Recipe(1, 1e-4, size), spread=0.02)
@@ -399,10 +410,9 @@ def gpu_pairs(
     from erasus_nb.training import clone, generator
     from erasus_nb.workloads.image_text.task import ImageTextTask
 
-    if device == "cuda" and not torch.cuda.is_available():
-        print("gpu: no GPU here, nothing was measured")
+    wait = waiting(device)
+    if wait is None:
         return
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     few = {"num_hidden_layers": 1} if small else {}
     # The defaults of these configurations are those of ViT-B/32.
     config = CLIPConfig(text_config=CLIPTextConfig(**few), vision_config=CLIPVisionConfig(**few))
@@ -478,10 +488,9 @@ def gpu_images(
     from erasus_nb.workloads.diffusion.process import Diffusion
     from erasus_nb.workloads.diffusion.task import DiffusionTask, Keyed
 
-    if device == "cuda" and not torch.cuda.is_available():
-        print("gpu: no GPU here, nothing was measured")
+    wait = waiting(device)
+    if wait is None:
         return
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     channels, pixels, width = ((16, 32), 8, 32) if small else ((192, 384, 768), 32, 512)
     attended = len(channels) - 1

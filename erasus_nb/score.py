@@ -1065,18 +1065,19 @@ class Overall:
     above_control: bool = False
 
 
+def _standard(boards: Mapping[str, Board]) -> dict[str, Board]:
+    """The boards of the standard request."""
+    kind = lambda board: board.facts.get("request_kind", "standard")
+    return {name: board for name, board in boards.items() if kind(board) == "standard"}
+
+
 def overall(boards: Mapping[str, Board]) -> list[Overall]:
     """Mean RM over workloads: ranked rows first, then by number of workloads and RM.
 
     Boards of another request than the standard one say how a workload's strategies do there,
     and are left out where there are standard ones.
     """
-    standard = {
-        workload: board
-        for workload, board in boards.items()
-        if board.facts.get("request_kind", "standard") == "standard"
-    }
-    boards = standard or boards
+    boards = _standard(boards) or boards
     scores: dict[str, dict[str, float]] = {}
     known: dict[str, Standing] = {}
     for workload, board in boards.items():
@@ -1373,11 +1374,7 @@ def at_home(
         boards: Workload -> board; those of other requests than the standard one do not count.
         home: Category in small letters -> workload.
     """
-    standard = {
-        name: board
-        for name, board in boards.items()
-        if board.facts.get("request_kind", "standard") == "standard"
-    }
+    standard = _standard(boards)
     found: dict[str, tuple[str, Standing]] = {}
     every = [s for board in standard.values() for s in board.of("strategy")]
     for category in dict.fromkeys(s.category for s in every):

@@ -272,6 +272,12 @@ def image_folder(
         path, words = folder / line["file_name"], line["text"].split()
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(next(word for word in words if word in SHAPES), int(words[-1])).save(path)
+    write_metadata(folder, lines, kind)
+    return folder
+
+
+def write_metadata(folder: Path, lines: Sequence[dict], kind: str = "csv") -> None:
+    """Write the metadata file of an image folder; `kind` is "csv" or "jsonl"."""
     with (folder / f"metadata.{kind}").open("w", encoding="utf-8", newline="") as file:
         if kind == "csv":
             writer = csv.DictWriter(file, list(lines[0]))
@@ -279,7 +285,6 @@ def image_folder(
             writer.writerows(lines)
         else:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-    return folder
 
 
 def clip_model(words: int, seed: int = 0, **text) -> CLIPModel:

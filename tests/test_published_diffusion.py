@@ -1,6 +1,5 @@
 """Diffusion pipelines and image folders of others: read, measured, refused with a sentence."""
 
-import csv
 import json
 import re
 import shutil
@@ -81,13 +80,7 @@ def folder_of(folder, lines=None, side=8, mode="L", kind="csv", written=None):
         image = published.picture(shape, number).convert(mode).resize((side, side))
         image.save(folder / line["file_name"])
     lines = lines if written is None else written
-    with (folder / f"metadata.{kind}").open("w", newline="") as file:
-        if kind == "csv":
-            writer = csv.DictWriter(file, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
-        else:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+    published.write_metadata(folder, lines, kind)
     return folder
 
 
