@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -333,7 +334,8 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     """The substitutions on all workloads together; only boards that pass their gates count."""
     from . import advice, front, overall, score
 
-    shown = score.standard({w: b for w, b in boards.items() if b.gates_passed})
+    order = sorted(boards, key=lambda name: [*WORKLOADS, name].index(name))
+    shown = score.standard({w: boards[w] for w in order if boards[w].gates_passed})
     if not shown:
         return {}
     lines = overall.overall(shown)
@@ -341,10 +343,10 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     columns = front.overall_columns(front.marks(root), count)
     return {
         "answer": overall.first_place(lines, code_span) + ".",
-        "advice": advice.advice(lines, count, code_span, root),
+        "advice": advice.advice(lines, code_span, root),
         "certainty": advice.certainty(shown, code_span),
         "heat_map": front.heat_map(lines, shown, root=root),
-        "overall_table": front.overall_table(lines, count, root=root, more=False),
+        "overall_table": front.overall_table(lines, root=root, more=False),
         "overall_notes": front.notes([c for c in columns if not c.more], score.FLAGS),
         "n_strategies": str(sum(line.kind == "strategy" for line in lines)),
         "n_workloads": str(count),
@@ -418,6 +420,13 @@ def fill(app, config) -> None:
     config.myst_substitutions = {**config.myst_substitutions, **facts}
 
 
+def take_boards(app, exception) -> None:
+    """Sphinx `build-finished`: the boards as files, where the leaderboard's links lead to."""
+    made = Path(app.srcdir) / "_build" / "boards"
+    if exception is None and made.is_dir() and app.builder.format == "html":
+        shutil.copytree(made, Path(app.outdir) / "_build" / "boards", dirs_exist_ok=True)
+
+
 def setup(app):
     """Connect the extension to Sphinx."""
     # The live page's kernel starts in notebooks/ and must find the package uninstalled, too.
@@ -431,4 +440,5 @@ def setup(app):
     app.connect("config-inited", fill)
     app.connect("env-get-outdated", outdated)
     app.connect("source-read", graft)
+    app.connect("build-finished", take_boards)
     return {"version": "1", "parallel_read_safe": False}
