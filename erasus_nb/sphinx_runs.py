@@ -275,7 +275,7 @@ def _top_table(board: Board, best: int) -> str:
     return "\n".join(lines)
 
 
-#: Rows that are no candidates and whose score stands in prose.
+#: References and controls whose score stands in prose.
 _YARDSTICKS = (
     "original",
     "retrained",
