@@ -325,6 +325,32 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     return facts
 
 
+#: Numbers and pictures of the whole book that stand on the front page.
+_OVERALL = ("answer", "advice", "certainty", "heat_map", "overall_table", "overall_notes")
+
+
+def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
+    """The substitutions on all workloads together; only boards that pass their gates count."""
+    from . import advice, front, overall, score
+
+    shown = score.standard({w: b for w, b in boards.items() if b.gates_passed})
+    if not shown:
+        return {}
+    lines = overall.overall(shown)
+    count = len(shown)
+    columns = front.overall_columns(front.marks(root), count)
+    return {
+        "answer": overall.first_place(lines, code_span) + ".",
+        "advice": advice.advice(lines, count, code_span, root),
+        "certainty": advice.certainty(shown, code_span),
+        "heat_map": front.heat_map(lines, shown, root=root),
+        "overall_table": front.overall_table(lines, count, root=root, more=False),
+        "overall_notes": front.notes([c for c in columns if not c.more], score.FLAGS),
+        "n_strategies": str(sum(line.kind == "strategy" for line in lines)),
+        "n_workloads": str(count),
+    }
+
+
 def _stamp_text(rows: Rows) -> str:
     documents = [d for group in rows.documents.values() for d in group]
     profiles = " and ".join(sorted({d.profile for d in documents}))
@@ -351,7 +377,9 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     comparison leaves out), original_rm_W, retrained_rm_W, random_init_rm_W,
     partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, null_space_projection_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
-    rows_stamp and downloads. Without rows every value is an honest phrase.
+    rows_stamp and downloads; answer, advice and certainty (sentences on all workloads
+    together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads.
+    Without rows every value is an honest phrase.
 
     Raises:
         records.RecordError: a result file is unreadable or foreign; it is named. Or none of
@@ -361,13 +389,15 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     root = Path(root)
     folder = choose_rows(root)
     facts = {"rows_stamp": "no rows have been measured yet", "downloads": NO_ROWS}
+    facts |= dict.fromkeys(_OVERALL, NO_ROWS) | {"n_strategies": "no", "n_workloads": "no"}
     boards, stale = {}, {}
     if folder is not None:
         from . import score  # here, so that a site without rows needs no statistics
 
         rows = selection.usable(folder, root)
         boards, stale = score.boards_of(rows), rows.aside
-        facts = {"rows_stamp": _stamp_text(rows), "downloads": _downloads(root, folder, rows)}
+        facts |= {"rows_stamp": _stamp_text(rows), "downloads": _downloads(root, folder, rows)}
+        facts |= _overall_facts(boards, root)
     for workload in dict.fromkeys([*WORKLOADS, *boards]):
         unknown = STALE if workload in stale else UNKNOWN
         facts |= _facts_of(workload, boards.get(workload), unknown)
@@ -381,7 +411,8 @@ def fill(app, config) -> None:
     except (records.RecordError, ValueError) as error:
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
-        facts = {"rows_stamp": unusable, "downloads": unusable}
+        facts = dict.fromkeys(("rows_stamp", "downloads", *_OVERALL), unusable)
+        facts |= {"n_strategies": "no", "n_workloads": "no"}
         for workload in WORKLOADS:
             facts |= dict.fromkeys(_facts_of(workload, None, UNKNOWN), unusable)
     config.myst_substitutions = {**config.myst_substitutions, **facts}
