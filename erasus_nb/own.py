@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import escape
 from torch import Tensor, nn
 
 from . import ROOT, cells, charts, controls, keys, records, score, selection
@@ -99,7 +100,9 @@ def _ids(given: Any, count: int) -> Tensor:
         ids = ids.nonzero()[:, 0]
     allowed = f"whole numbers from 0 to {count - 1}, each once"
     if ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ParameterError(f"forget must be a list of ids, {allowed}; got {ids.dtype} {ids.shape}")
+        raise ParameterError(
+            f"forget must be a list of ids, {allowed}; got {ids.dtype} {ids.shape}"
+        )
     ids = ids.cpu().long().sort().values
     if not len(ids):
         raise ParameterError("forget is empty: there is nothing to unlearn")
@@ -395,7 +398,7 @@ def partial_retrain(model, forget, retain, task, *, share=0.25, seed=0) -> Unlea
     return Unlearned(made.model.train(model.training), made.losses, made.info)
 
 
-@dataclass
+@dataclass(repr=False)
 class OwnBench(Bench):
     """The bench of a classifier of one's own.
 
@@ -510,9 +513,7 @@ def unlearn(
     functions = _functions(strategies, bench.own)
     settings = _checked_settings(settings, functions)
     reference = bench.references()
-    rows = [
-        row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))
-    ]
+    rows = [row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))]
     return Result(mine, bench, functions, reference, rows)
 
 
@@ -571,6 +572,7 @@ class Line:
 
     Args:
         name, kind: As in the rows; kind is original, retrained, control or strategy.
+        label: The name, with what a reader must know beside it.
         status: ok, partial, not_applicable, error or diverged; and the reason where not ok.
         scores: RM, F, P, U and the positions z of C1, C2 and C3, where there are any.
         measures: Accuracy on the forget set, the retain set and unseen examples, 0 to 1; and the
@@ -581,6 +583,7 @@ class Line:
 
     name: str
     kind: str
+    label: str
     status: str
     reason: str | None
     scores: dict[str, float]
@@ -589,7 +592,7 @@ class Line:
     flags: tuple[str, ...]
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What strategies made of a classifier of one's own.
 
@@ -696,8 +699,10 @@ class Result:
                 for line in mine
             ]
         bar = self.board.bar
-        beside = f"; {bar.name}, the best cheap control, has {number(bar.rm.mean, 1)}" if bar else ""
-        every = ", ".join(f"{line.name} {number(line.scores['RM'], 1)}" for line in scored)
+        beside = (
+            f"; {bar.name}, the best cheap control, has {number(bar.rm.mean, 1)}" if bar else ""
+        )
+        every = score.listed((f"{line.name} {number(line.scores['RM'], 1)}" for line in scored), 6)
         return [
             "Retrain-Match says how near the answers are to a model's that never saw the forget "
             f"set, from 0 (like the original) to 100 (like retrained): {every}{beside}."
@@ -778,7 +783,9 @@ class Result:
                     f"{number(twice)} (two standard errors)."
                 )
             if shared := _shared(m.holdout[0], m.inputs):
-                said.append(f"{shared} of {holdout} holdout examples are in the training data, too.")
+                said.append(
+                    f"{shared} of {holdout} holdout examples are in the training data, too."
+                )
         before = self["original"].measures
         if before and before["retain"] < 1 / m.classes + 0.1:
             said.append(
@@ -795,13 +802,22 @@ class Result:
         for criterion, bound in wanted.items():
             values = mean("original", criterion), mean("retrained", criterion)
             if None not in values and abs(values[0] - values[1]) < bound:
-                said.append(f"{criterion} {number(values[0])} and {number(values[1])}")
-        if not said:
-            return []
-        return [
+                said.append(f"{criterion} ({number(values[0])} and {number(values[1])})")
+        hardly = (
             f"Original and retrained hardly differ in {score.listed(said)}, so what these add to "
             "score and position is mostly noise."
+        )
+        return ([hardly] if said else []) + self._about_gates()
+
+    def _about_gates(self) -> list[str]:
+        """Other conditions that a board of the book has to meet, and this one does not."""
+        others = [g for g in self.board.gates if not g.name.startswith(("C1", "AUC"))]
+        failed = [
+            f"{g.name} ({number(g.value)})" for g in others if g.reason is None and not g.passed
         ]
+        if not failed:
+            return []
+        return [f"A board of this book would not rank these rows: it asks for {', '.join(failed)}."]
 
     # ---- as text
 
@@ -812,14 +828,11 @@ class Result:
         for line in self.lines:
             if not line.measures:
                 continue
-            kind = "" if line.kind in ("original", "retrained", "strategy") else f" ({line.kind})"
             digits = lambda name: 1 if name == "RM" else 2
             scores = [number(line.scores.get(name), digits(name)) for name in _SCORES]
             measures = [number(line.measures.get(name)) for name in _MEASURES]
             flags = ", ".join(line.flags) or DASH
-            rows.append(
-                [f"{line.name}{kind}", *(scores if scored else ()), *measures, line.cost, flags]
-            )
+            rows.append([line.label, *(scores if scored else ()), *measures, line.cost, flags])
         return columns, rows
 
     @property
@@ -853,16 +866,27 @@ class Result:
             ).rstrip()
             for line in (columns, *rows)
         ]
-        return "\n".join([self.head, "", *lines, *self._without_result(), "", self.sentence])
+        cannot = [f"- {line}" for line in (*self.missing, *self.limits)]
+        board = [*lines, *self._without_result()]
+        says = [" ".join(self.says), "", "What these numbers cannot say:"]
+        return "\n".join([self.head, "", *board, "", *says, *cannot])
+
+    __repr__ = __str__  # or a notebook would keep the data themselves beside the table
 
     def _repr_html_(self) -> str:
-        from markupsafe import escape
-
         columns, rows = self._table()
-        strong = {f.__name__ for f in self.functions}
+        strong = {line.label for line in self.lines if line.kind == "strategy"}
         absent = "".join(f"<p>{escape(line)}</p>" for line in self._without_result())
-        said = f"<p>{escape(self.head)}</p>{table(columns, rows, strong)}{absent}"
-        return f"{said}<p>{escape(self.sentence)}</p>"
+        cannot = "".join(f"<li>{escape(line)}</li>" for line in (*self.missing, *self.limits))
+        return (
+            f"<p>{escape(self.head)}</p>{table(columns, rows, strong)}{absent}"
+            f"<p>{escape(' '.join(self.says))}</p>"
+            f"<p>What these numbers cannot say:</p><ul>{cannot}</ul>"
+        )
+
+
+def _label(name: str, kind: str) -> str:
+    return f"{name} (control)" if kind == "control" else name
 
 
 def _line_of(standing: score.Standing) -> Line:
@@ -883,6 +907,7 @@ def _line_of(standing: score.Standing) -> Line:
     return Line(
         standing.name,
         standing.kind,
+        _label(standing.label, standing.kind),
         standing.status if standing.rm or not measures else "ok",
         standing.reason,
         scores,
@@ -909,6 +934,7 @@ def _line_alone(
     return Line(
         first.strategy,
         first.kind,
+        _label(_noted(first), first.kind),
         "ok" if bad is None else ("partial" if done else bad.status),
         bad.reason if bad else None,
         {},
@@ -916,6 +942,12 @@ def _line_alone(
         _cost(sum(seconds) / len(seconds) if seconds else None, None),
         _flags_alone(done, measures, _means(original), workload) if done else (),
     )
+
+
+def _noted(row: records.Row) -> str:
+    """A row's name as a board would label it."""
+    notes = [*(["analogue"] if row.analogue else []), *([row.product] if row.product else [])]
+    return f"{row.strategy} ({', '.join(notes)})" if notes else row.strategy
 
 
 def _means(rows: Collection[records.Row]) -> dict[str, float]:

@@ -63,7 +63,7 @@ class OwnSizes:
     recipe: Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Material:
     """What a workload of one's own is made of, already checked.
 
@@ -224,11 +224,14 @@ class OwnTask(ClassifierTask):
             raise NotApplicable("this model has no hidden units that can be removed one by one")
         return list(self._workload.unit_groups)
 
-    def _fresh(self, seed: object) -> nn.Module:
-        return self._workload.make_model(seed)
+    def validation(self) -> Batch:
+        self._declared("validation")
+        if self._validation is None:
+            raise NotApplicable("it tunes itself on validation examples, and none were given")
+        return self._validation
 
 
-@dataclass
+@dataclass(repr=False)
 class OwnClassifier(Workload):
     """A classifier of one's own as a workload; see Material for what it is made of."""
 
@@ -449,9 +452,7 @@ class OwnClassifier(Workload):
             "forget_accuracy": metric("accuracy on the forget set", right["forget"]),
             "retain_accuracy": metric("accuracy on the retain set", right["retain"], better=HIGHER),
             "forget_loss": metric("loss on the forget set", losses["forget"], **nats),
-            "retain_loss": metric(
-                "loss on the retain set", losses["retain"], better=LOWER, **nats
-            ),
+            "retain_loss": metric("loss on the retain set", losses["retain"], better=LOWER, **nats),
             "holdout_loss": metric(
                 "loss on the holdout", losses["holdout"], absent=no_holdout, **nats
             ),
