@@ -55,7 +55,7 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         for workload in values.get("workloads", []):
             parameters.one_of("workload", workload, workloads.WORKLOADS)
         for strategy in values.get("strategies", []):
-            parameters.one_of("strategy", strategy, parameters.strategies_in(path))
+            parameters.one_of("strategy", strategy, _strategies(name))
         if values.get("seeds") is not None and values["seeds"] < 1:
             raise parameters.ParameterError("seeds must be at least 1")
         if values.get("model"):
@@ -72,6 +72,12 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         if folder and Path(folder).is_dir():
             values[what] = ":".join(filter(None, (str(Path(folder).resolve()), request)))
     return values
+
+
+def _strategies(name: str) -> list[str]:
+    """The strategies that a page can run: its own, or those of all pages on a guide."""
+    pages = selection.categories(ROOT) if name in selection.GUIDES else [name]
+    return [s for p in pages for s in parameters.strategies_in(ROOT / "notebooks" / f"{p}.ipynb")]
 
 
 def _supported(name: str) -> list[str]:
@@ -143,7 +149,7 @@ _ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble"
 
 def run(args: argparse.Namespace) -> int:
     """Run notebooks with papermill into _runs/, several at once; finished ones are skipped."""
-    pages = selection.categories(ROOT)
+    pages = selection.runnable(ROOT)
     for name in args.categories:
         if name not in pages:
             raise Refused(f"there is no category {name!r}; there are {', '.join(pages)}")

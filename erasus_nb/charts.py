@@ -556,7 +556,8 @@ def positions(
             s="signed position: 1 = original, 0 = retrained (best), below 0 = "
             "over-unlearned; grey: retrained, all seeds",
         )
-    exposed = [line.name for line in strategies if line.position["C3"].low > 1]
+    leaky = [line for line in strategies if "C3" in line.position]  # it needs a holdout
+    exposed = [line.name for line in leaky if line.position["C3"].low > 1]
     alt = f"Three panels of dots from original through retrained to over-unlearned. {title}."
     if exposed:
         worse = _verb(exposed, "is", "are")
