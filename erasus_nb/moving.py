@@ -35,7 +35,7 @@ def _place(z: float) -> str:
         return "beyond the retrained models"
     if z <= _NEAR:
         return "like the retrained models"
-    return "like the original" if z >= 1 - _NEAR else "in between"
+    return "like the original" if z >= 1 - _NEAR else "between retrained and original"
 
 
 def finding(sweep: Sweep) -> str:
