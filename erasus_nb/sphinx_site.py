@@ -219,14 +219,14 @@ def link_pdf(app, pagename, templatename, context, doctree) -> None:
     for group in context["header_buttons"]:
         if group.get("label") == "download-buttons":
             group["buttons"].append(
-                {
-                    "type": "link",
-                    "url": url,
-                    "text": "whole book .pdf",
-                    "tooltip": "Download the whole book",
-                    "icon": "fas fa-book",
-                    "label": "download-book-button",
-                }
+                dict(
+                    type="link",
+                    url=url,
+                    text="whole book .pdf",
+                    tooltip="Download the whole book",
+                    icon="fas fa-book",
+                    label="download-book-button",
+                )
             )
 
 
