@@ -267,6 +267,7 @@ def test_without_any_rows_the_page_says_so_and_finishes(tmp_path):
     shutil.copytree(ROOT / "erasus_nb", tmp_path / "erasus_nb", ignore=skip)
     (tmp_path / "notebooks").mkdir()
     shutil.copy(SOURCE, tmp_path / "notebooks")
+    shutil.copy(ROOT / "references.bib", tmp_path)
     done = papermill("notebooks/leaderboard.ipynb", "out.ipynb", root=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     cells, text = shown(tmp_path / "out.ipynb")
