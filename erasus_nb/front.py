@@ -96,7 +96,9 @@ class Column:
 def table(columns: Sequence[Column], lines: Iterable[object], caption: str) -> Html:
     """A board of class `board`; the first column holds the names and stays in view."""
     head = Markup().join(
-        Markup('<th scope="col"{} title="{}">{}</th>').format(_class(c), c.tip, c.title)
+        Markup('<th scope="col" class="tip{}" data-tip="{}">{}</th>').format(
+            " more" if c.more else "", c.tip, c.title
+        )
         for c in columns
     )
     body = Markup().join(Markup("<tr>{}</tr>").format(_cells(columns, line)) for line in lines)
