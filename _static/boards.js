@@ -2,22 +2,21 @@
 // Without this script a page shows everything that it holds.
 "use strict";
 
+// The theme calls a reader's first visit an error on the console unless a mode is named.
+document.documentElement.dataset.mode ||= "auto";
+
 // ---- sorting: a cell's data-order, else its text; empty values come last in both directions.
 
-function valueOf(row, column) {
-  const cell = row.cells[column];
-  return cell ? (cell.dataset.order ?? cell.textContent).trim() : "";
-}
+const valueOf = ({ cells }, column) =>
+  (cells[column]?.dataset.order ?? cells[column]?.textContent ?? "").trim();
 
 function sortRows(table, column, direction) {
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => ({ row, value: valueOf(row, column) }));
-  const known = rows.filter(({ value }) => value !== "");
-  const missing = rows.filter(({ value }) => value === "");
+  const [known, missing] = [true, false].map((is) => rows.filter(({ value }) => (value !== "") === is));
   const numeric = known.every(({ value }) => Number.isFinite(Number(value)));
-  const compare = numeric
-    ? (a, b) => Number(a.value) - Number(b.value)
-    : (a, b) => a.value.localeCompare(b.value, "en", { numeric: true });
+  const compare = (a, b) =>
+    numeric ? a.value - b.value : a.value.localeCompare(b.value, "en", { numeric: true });
   known.sort((a, b) => (direction === "ascending" ? compare(a, b) : compare(b, a)));
   body.append(...[...known, ...missing].map(({ row }) => row));
 }
@@ -25,21 +24,17 @@ function sortRows(table, column, direction) {
 function addSorting(table) {
   const headers = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   headers.forEach((header, column) => {
-    if (!header.querySelector("button")) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "sort";
-      // A tip can be focused itself, and one control must not hold another.
-      if (header.querySelector(".tip")) {
-        button.setAttribute("aria-label", `Sort by ${header.textContent.trim()}`);
-      } else {
-        button.append(...header.childNodes);
-      }
-      header.append(button);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.append(...header.childNodes);
+    header.append(button);
+    if (header.title) {
+      button.classList.add("tip");
+      button.dataset.tip = header.title;
+      header.removeAttribute("title");
     }
-    header.addEventListener("click", (event) => {
-      // A tap on a tip shows it; a mouse shows it by standing there, so its click sorts.
-      if (event.pointerType === "touch" && event.target.closest(".tip")) return;
+    header.addEventListener("click", () => {
       const up = header.getAttribute("aria-sort") === "ascending";
       headers.forEach((other) => other.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", up ? "descending" : "ascending");
@@ -66,15 +61,17 @@ function addColumnsButton(table) {
   show(false);
 }
 
-// ---- boxes that scroll sideways can be reached, and so scrolled, with the keyboard
+// ---- boxes that scroll can be reached, and so scrolled, with the keyboard
+
+const BOXES = ".rows, figure, .bd-content [style*='overflow'], mjx-container, div.math";
 
 function markWideBoxes() {
-  for (const box of document.querySelectorAll(".rows, .bd-content [style*='overflow'], div.math")) {
-    if (box.scrollWidth <= box.clientWidth || box.hasAttribute("tabindex")) continue;
+  for (const box of document.querySelectorAll(BOXES)) {
+    const fits = box.scrollWidth <= box.clientWidth && box.scrollHeight <= box.clientHeight;
+    if (fits || box.hasAttribute("tabindex")) continue;
     box.tabIndex = 0;
-    box.setAttribute("role", "region");
-    const kind = box.querySelector("table") ? "Wide table" : "Wide content";
-    box.setAttribute("aria-label", `${kind}, scrolls sideways`);
+    if (!box.hasAttribute("role")) box.setAttribute("role", "group");
+    if (!box.hasAttribute("aria-label")) box.setAttribute("aria-label", "scrolls sideways");
   }
 }
 
@@ -93,7 +90,7 @@ function addTips() {
     tip.hidden = true;
   };
   const show = (event) => {
-    const target = event.target.closest?.(".tip");
+    const target = event.target.closest(".tip");
     if (!target || target === word) return;
     hide();
     word = target;

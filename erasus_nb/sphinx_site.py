@@ -112,8 +112,8 @@ class OutputHeadings(SphinxPostTransform):
     def run(self, **_) -> None:
         """Move the headings of one page's outputs two ranks down."""
         for heading in self.document.findall(nodes.rubric):
-            if "heading-level" in heading:
-                heading["heading-level"] = min(heading["heading-level"] + 2, 6)
+            if "level" in heading:
+                heading["level"] = min(heading["level"] + 2, 6)
 
 
 def mend(app, pagename, templatename, context, doctree) -> None:
