@@ -53,6 +53,25 @@ OPTIMIZERS = "sgd", "adam", "adamw"
 # ------------------------------------------------------------------ what is given
 
 
+def _tensor(name: str, given: Any) -> Tensor:
+    """Numbers as a tensor: of a tensor, an array, a table of pandas, a list, a set or a range.
+
+    Raises:
+        ParameterError: they are no numbers, or of no one shape.
+    """
+    if hasattr(given, "to_numpy"):
+        given = given.to_numpy(copy=True)  # its own memory may be read-only
+    if isinstance(given, (set, frozenset)):
+        given = sorted(given)
+    try:
+        return torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(
+            f"{name} holds something that is no tensor and cannot become one; "
+            f"{type(error).__name__}: {error}"
+        ) from None
+
+
 def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
     """Inputs and labels of a pair of tensors or arrays, or of a Dataset, read into memory.
 
@@ -60,8 +79,8 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
         ParameterError: it is neither, or inputs and labels do not fit.
     """
     if isinstance(given, (tuple, list)) and len(given) == 2:
-        inputs, labels = map(torch.as_tensor, given)
-    elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+        inputs, labels = (_tensor(name, part) for part in given)
+    elif hasattr(given, "__getitem__") and not hasattr(given, "dtype"):
         try:
             items = [given[place] for place in range(len(given))]
             inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
@@ -86,7 +105,7 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
         raise ParameterError(f"{name} is empty; leave it out where there is none")
     if inputs.is_floating_point() and not inputs.isfinite().all():
         raise ParameterError(f"{name}: the inputs hold NaN or infinity")
-    return inputs.detach(), labels.detach().long()
+    return inputs, labels.long()
 
 
 def _ids(given: Any, count: int) -> Tensor:
@@ -95,7 +114,9 @@ def _ids(given: Any, count: int) -> Tensor:
     Raises:
         ParameterError: no ids, or ids that do not exist, twice the same one, or all of them.
     """
-    ids = torch.as_tensor(given)
+    ids = _tensor("forget", given)
+    if not ids.numel():
+        raise ParameterError("forget is empty: there is nothing to unlearn")
     if ids.dtype == torch.bool and tuple(ids.shape) == (count,):
         ids = ids.nonzero()[:, 0]
     allowed = f"whole numbers from 0 to {count - 1}, each once"
@@ -105,7 +126,7 @@ def _ids(given: Any, count: int) -> Tensor:
         )
     ids = ids.cpu().long().sort().values
     if not len(ids):
-        raise ParameterError("forget is empty: there is nothing to unlearn")
+        raise ParameterError("forget is a mask that names no example")
     if ids[0] < 0 or ids[-1] >= count:
         wrong = int(ids[0] if ids[0] < 0 else ids[-1])
         raise ParameterError(f"forget holds id {wrong}; ids are {allowed}")
@@ -165,8 +186,8 @@ def _classes(model: nn.Module, inputs: Tensor) -> int:
         said = copy.deepcopy(model).eval()(inputs)
     except Exception as error:  # noqa: BLE001 - whatever a stranger's forward says
         raise ParameterError(
-            f"the model does not take inputs of shape (n, {', '.join(map(str, shape))}) and type "
-            f"{inputs.dtype}: {type(error).__name__}: {error}"
+            f"the model does not take inputs of shape ({', '.join(map(str, ('n', *shape)))}) and "
+            f"type {inputs.dtype}: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(said, Tensor) or said.dim() != 2 or len(said) != len(inputs):
         got = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
@@ -720,6 +741,11 @@ class Result:
             )
         elif self.board is None:
             said.append("The original or the retrained model could not be measured: no score.")
+        elif m.test is not None and not any(line.scores["RM"] is not None for line in self.lines):
+            said.append(
+                "Original and retrained models answer the forget set alike, or the retrained ones "
+                "know nothing of the test data: there is nothing to score, and no Retrain-Match."
+            )
         if m.holdout is None:
             rests = ", and privacy rests on the answers to the forget set alone"
             said.append(
