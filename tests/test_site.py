@@ -823,7 +823,9 @@ def test_without_a_repository_no_page_speaks_of_launching(builds):
 
 def test_every_notebook_can_be_downloaded(equipped):
     for name in PAGES:
-        link = re.search(rf'href="([^"]*{name}\.ipynb)"', page_of(equipped, f"notebooks/{name}"))[1]
+        link = re.search(
+            rf'href="([^"]*_sources/[^"]*{name}\.ipynb)"', page_of(equipped, f"notebooks/{name}")
+        )[1]
         file = equipped.folder / "_build" / "html" / "notebooks" / link
         source = equipped.folder / "notebooks" / f"{name}.ipynb"
         assert json.loads(file.read_text("utf-8")) == json.loads(source.read_text("utf-8"))
