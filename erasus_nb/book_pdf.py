@@ -6,10 +6,13 @@ The site links to the PDF while it is made of the very files that the site is ma
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 from datetime import date
 from pathlib import Path
+
+import yaml
 
 from . import ROOT
 
@@ -62,13 +65,12 @@ def current(root: Path = ROOT) -> Path | None:
     return path if stamp.read_text("utf-8") == _stamp(root) else None
 
 
-def make(page: Path, title: str, author: str, root: Path = ROOT) -> Path:
+def make(page: Path, root: Path = ROOT) -> Path:
     """Print the book and remember what it was made of.
 
     Args:
         page: The book as one HTML page, as Sphinx's singlehtml writes it.
-        title: On the cover.
-        author: On the cover.
+        root: The project; the cover's title and author are those of its _config.yml.
 
     Returns:
         The PDF's path.
@@ -79,14 +81,16 @@ def make(page: Path, title: str, author: str, root: Path = ROOT) -> Path:
     program, path = browser(), root / FOLDER / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     stamp = _stamp(root)
-    about = {"title": title, "author": author, "made": f"Printed on {date.today():%-d %B %Y}"}
-    print_page(program, page, path, about)
+    config = yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+    about = {key: config[key] for key in ("title", "author")}
+    print_page(program, page, path, about | {"made": f"Printed on {date.today().isoformat()}"})
     (path.parent / "stamp").write_text(stamp, "utf-8")
     return path
 
 
 def print_page(program: str, page: Path, path: Path, about: dict[str, str]) -> None:
     """Open the page in Chromium, make a book of it, and print that."""
+    import pikepdf
     from playwright.sync_api import sync_playwright
 
     here = Path(__file__).parent
@@ -99,5 +103,26 @@ def print_page(program: str, page: Path, path: Path, about: dict[str, str]) -> N
         view.evaluate("window.MathJax && MathJax.startup.promise.then(() => null)")
         view.add_style_tag(content=(here / "print.css").read_text("utf-8"))
         view.evaluate((here / "print.js").read_text("utf-8"), about)
-        view.pdf(path=path, prefer_css_page_size=True, outline=True, tagged=True)
+        # Chromium knows on which page a heading is once it has printed it, and not before.
+        view.evaluate(_NUMBER, _page_numbers(view.pdf(**_PRINT)))
+        printed = view.pdf(**_PRINT)
         chromium.close()
+    with pikepdf.open(io.BytesIO(printed)) as book:
+        # What a screen reader needs is most of the file, unless it is compressed, too.
+        book.save(path, object_stream_mode=pikepdf.ObjectStreamMode.generate)
+
+
+_PRINT = {"prefer_css_page_size": True, "outline": True, "tagged": True}
+#: Writes the page of its heading beside each entry of the contents.
+_NUMBER = """(pages) => document.querySelectorAll(".book-contents a").forEach(
+    (entry) => { entry.dataset.page = pages[entry.hash.slice(1)]; })"""
+
+
+def _page_numbers(printed: bytes) -> dict[str, int]:
+    """Id of a heading -> the number of the page that it is on."""
+    import pikepdf
+
+    with pikepdf.open(io.BytesIO(printed)) as book:
+        numbers = {page.objgen: number for number, page in enumerate(book.pages, 1)}
+        places = book.Root.get("/Dests", {})
+        return {name[1:]: numbers[place[0].objgen] for name, place in places.items()}

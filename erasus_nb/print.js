@@ -1,6 +1,7 @@
-// Makes a book of Sphinx's single page: a cover, and contents whose entries know their page.
+// Makes a book of Sphinx's single page: a cover, and contents.
 (about) => {
   document.documentElement.dataset.theme = "light";
+  document.querySelectorAll("details.notes").forEach((notes) => (notes.open = true));
   const article = document.querySelector("article.bd-article");
   const make = (tag, parent, text = "", name = "") => {
     const made = parent.appendChild(document.createElement(tag));
@@ -23,7 +24,7 @@
     return item;
   };
   const contents = document.createElement("nav");
-  contents.className = "contents";
+  contents.className = "book-contents";
   make("div", contents, "Contents", "title");
   const list = make("ol", contents);
   line(list, article.querySelector("h1"));

@@ -87,32 +87,40 @@ _MEDALS = """() => {
 }"""
 #: axe would load style sheets anew, which browsers forbid to pages from a disk.
 _AXE = {"preload": False, "resultTypes": ["violations"]}
-#: By far the slowest rule; it does not depend on the width.
+#: By far the slowest rule, and the only one for which light and dark differ.
 _CONTRAST = "color-contrast"
-#: What has no contrast rule of its own, and code, whose colours are seen on the pages of docs/.
-_NO_CONTRAST = {"exclude": ["svg", "mjx-container", ".cell pre"]}
+#: What has no contrast rule of its own; code, whose colours are seen on the pages of docs/; and
+#: rows of boards that look like the first ones.
+_ALIKE = ["svg", "mjx-container", ".cell pre", "table.board tbody tr:nth-child(n+9)"]
 
 
-def axe(view, contrast: bool) -> list[dict]:
-    """What axe calls serious or critical."""
-    found = Axe().run(view, options=_AXE | {"rules": {_CONTRAST: {"enabled": False}}})
-    every = list(found.response["violations"])
+def axe(view, contrast: bool) -> list[str]:
+    """What axe calls serious or critical: contrasts, or everything else."""
     if contrast:
-        only = {"runOnly": {"type": "rule", "values": [_CONTRAST]}}
-        every += Axe().run(view, context=_NO_CONTRAST, options=_AXE | only).response["violations"]
-    return [violation for violation in every if violation["impact"] in ("serious", "critical")]
+        options = _AXE | {"runOnly": {"type": "rule", "values": [_CONTRAST]}}
+        found = Axe().run(view, context={"exclude": _ALIKE}, options=options)
+    else:
+        found = Axe().run(view, options=_AXE | {"rules": {_CONTRAST: {"enabled": False}}})
+    return [
+        f"{each['id']}, {len(each['nodes'])} times, at {each['nodes'][0]['target']}: "
+        f"{each['nodes'][0]['html'][:200]}"
+        for each in found.response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
 
 
-def look(view, page: Page, name: str, theme: str) -> None:
-    """Check what is on the screen now; contrasts once for each theme."""
-    where, width = f"{name}, {theme}", view.evaluate("document.documentElement.scrollWidth")
-    if width > view.viewport_size["width"]:
-        page.faults["sideways"].append(f"{where}: {width} pixels wide")
-    for found in axe(view, (name, theme) in (("wide", "light"), ("phone", "dark"))):
-        first, count = found["nodes"][0], len(found["nodes"])
-        page.faults["axe"].append(
-            f"{where}: {found['id']}, {count} times, at {first['target']}: {first['html'][:200]}"
-        )
+def look(view, page: Page, name: str) -> None:
+    """Check a page that has just been opened, in light and dark."""
+    page.faults["axe"] += [f"{name}: {fault}" for fault in axe(view, contrast=False)]
+    for theme in THEMES:
+        view.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        width = view.evaluate("document.documentElement.scrollWidth")
+        if width > view.viewport_size["width"]:
+            page.faults["sideways"].append(f"{name}, {theme}: {width} pixels wide")
+        if (name, theme) in (("wide", "light"), ("phone", "dark")):
+            page.faults["axe"] += [
+                f"{name}, {theme}: {fault}" for fault in axe(view, contrast=True)
+            ]
 
 
 def visit(context, path: Path) -> Page:
@@ -132,9 +140,7 @@ def visit(context, path: Path) -> Page:
         # Colours that are still changing have no contrast yet.
         view.add_style_tag(content="* { transition: none !important; }")
         view.evaluate("window.MathJax?.startup?.promise?.then(() => null)")
-        for theme in THEMES:
-            view.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-            look(view, page, name, theme)
+        look(view, page, name)
     for kind, script in {"formulas": _UNDRAWN, "heat map": _SILENT, "medals": _MEDALS}.items():
         page.faults[kind] += view.evaluate(script)
     if (count := view.locator("h1").count()) != 1:
