@@ -533,7 +533,12 @@ def unlearn(
     bench = mine.bench(count, out)
     functions = _functions(strategies, bench.own)
     settings = _checked_settings(settings, functions)
-    reference = bench.references()
+    try:
+        reference = bench.references()
+    except (RuntimeError, ValueError) as error:  # of a stranger's model, in training
+        raise ParameterError(
+            f"the models cannot be trained or measured: {type(error).__name__}: {error}"
+        ) from error
     rows = [row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))]
     return Result(mine, bench, functions, reference, rows)
 
@@ -746,10 +751,7 @@ class Result:
                 "No original, or no retrained model, could be measured, so nothing is scored."
             )
         elif m.test is not None and not any(line.scores["RM"] is not None for line in self.lines):
-            said.append(
-                "Original and retrained models answer the forget set alike, or the retrained ones "
-                "know nothing of the test data: there is nothing to score, and no Retrain-Match."
-            )
+            said.append(self._unscored())
         if m.holdout is None:
             rests = ", and privacy rests on the answers to the forget set alone"
             said.append(
@@ -760,6 +762,18 @@ class Result:
             score_too = ", so there is no Retrain-Match" if m.compares else ""
             said.append(f"No test data: what the model can still do is not known{score_too}.")
         return said
+
+    def _unscored(self) -> str:
+        """Why nothing has a score although everything was given."""
+        if any(line.scores["U"] is not None for line in self.lines):
+            return (
+                "Original and retrained models are alike on the forget set, so there is nothing to "
+                "score, and no Retrain-Match."
+            )
+        return (
+            "The retrained models are right on no more of the test data than the most frequent "
+            "class would be, so what strategies keep cannot be scored: no Retrain-Match."
+        )
 
     @property
     def limits(self) -> list[str]:

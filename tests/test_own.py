@@ -283,6 +283,27 @@ def test_models_that_diverge_are_said_to_have_no_result():
         found.picture()
 
 
+def test_where_nothing_can_be_scored_the_reason_is_said(original):
+    ignorant = clone(original)
+    nn.init.zeros_(ignorant[-1].weight), nn.init.zeros_(ignorant[-1].bias)
+    for retrained, said in (
+        (ignorant, "no more of the test data than the most frequent class"),
+        (original, "are alike on the forget set, so there is nothing to score"),
+    ):
+        found = own.unlearn(own.Classifier(original, **WHOLE, retrained=retrained), "ssd")
+        assert found["ssd"].scores["RM"] is None and found["ssd"].measures
+        assert said in found.sentence
+        with pytest.raises(ParameterError, match="there is no position to draw"):
+            found.picture()
+
+
+def test_a_batch_that_cannot_be_trained_on_is_one_sentence():
+    net = lambda: nn.Sequential(nn.BatchNorm1d(WIDE), nn.Linear(WIDE, CLASSES))
+    mine = own.Classifier(net, TRAIN, range(40), recipe=own.Recipe(1, 1e-3, batch_size=53))
+    with pytest.raises(ParameterError, match="cannot be trained or measured: ValueError: Expected"):
+        own.unlearn(mine, "ssd")
+
+
 def test_a_whole_class_is_a_concept_of_its_own():
     mine = own.Classifier(network, GOOD, GOOD[1] == 2, test=TEST, recipe=RECIPE)
     asked = mine.bench(1).asked
