@@ -533,7 +533,12 @@ def unlearn(
     bench = mine.bench(count, out)
     functions = _functions(strategies, bench.own)
     settings = _checked_settings(settings, functions)
-    reference = bench.references()
+    try:
+        reference = bench.references()
+    except (RuntimeError, ValueError) as error:  # of a stranger's model, in training
+        raise ParameterError(
+            f"the models cannot be trained or measured: {type(error).__name__}: {error}"
+        ) from error
     rows = [row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))]
     return Result(mine, bench, functions, reference, rows)
 
@@ -654,8 +659,8 @@ class Result:
         found: dict[str, list[records.Row]] = {}
         for row in (*self.reference.rows, *self.rows):
             found.setdefault(row.strategy, []).append(row)
-        original = found["original"]
-        return [_line_alone(rows, original, self.bench.own) for rows in found.values()]
+        before = _means([row for row in found["original"] if row.status == "ok"])
+        return [_line_alone(rows, before, self.bench.own) for rows in found.values()]
 
     def __getitem__(self, name: str) -> Line:
         for line in self.lines:
@@ -706,12 +711,14 @@ class Result:
     @property
     def says(self) -> list[str]:
         """What was found, a sentence for each strategy that has a result."""
+        before = self["original"].measures
+        if not before:
+            return [f"The original could not be measured: {self['original'].reason}."]
         mine = [line for line in self.lines if line.kind == "strategy" and line.measures]
         if not mine:
             return ["No strategy has a result."]
         scored = [line for line in mine if line.scores.get("RM") is not None]
         if not scored:
-            before = self["original"].measures
             return [
                 f"{line.name} is right on {number(line.measures['forget'])} of the forget set "
                 f"(the original on {number(before['forget'])}) and on "
@@ -740,12 +747,11 @@ class Result:
                 "compare with the original alone; give recipe to train one here, or retrained."
             )
         elif self.board is None:
-            said.append("The original or the retrained model could not be measured: no score.")
-        elif m.test is not None and not any(line.scores["RM"] is not None for line in self.lines):
             said.append(
-                "Original and retrained models answer the forget set alike, or the retrained ones "
-                "know nothing of the test data: there is nothing to score, and no Retrain-Match."
+                "No original, or no retrained model, could be measured, so nothing is scored."
             )
+        elif m.test is not None and not any(line.scores["RM"] is not None for line in self.lines):
+            said.append(self._unscored())
         if m.holdout is None:
             rests = ", and privacy rests on the answers to the forget set alone"
             said.append(
@@ -756,6 +762,18 @@ class Result:
             score_too = ", so there is no Retrain-Match" if m.compares else ""
             said.append(f"No test data: what the model can still do is not known{score_too}.")
         return said
+
+    def _unscored(self) -> str:
+        """Why nothing has a score although everything was given."""
+        if any(line.scores["U"] is not None for line in self.lines):
+            return (
+                "Original and retrained models are alike on the forget set, so there is nothing to "
+                "score, and no Retrain-Match."
+            )
+        return (
+            "The retrained models are right on no more of the test data than the most frequent "
+            "class would be, so what strategies keep cannot be scored: no Retrain-Match."
+        )
 
     @property
     def limits(self) -> list[str]:
@@ -787,8 +805,8 @@ class Result:
             )
         if self.mine.assumed:
             said.append(
-                f"No recipe was given: {'models and ' if m.trains else ''}controls are trained "
-                f"with AdamW, step size {m.recipe.lr:g}, {m.recipe.epochs} epochs in all."
+                f"No recipe was given: {'models and ' if m.trains else ''}controls go by AdamW, "
+                f"step size {m.recipe.lr:g} and {m.recipe.epochs} epochs."
             )
         said.append("No number here proves that the data are gone, and no other attack was tried.")
         return said
@@ -814,9 +832,12 @@ class Result:
                 )
         before = self["original"].measures
         if before and before["retain"] < 1 / m.classes + 0.1:
+            advice = "a recipe that trains it longer may help"
+            if "original" in m.states:
+                advice = "if it is not trained, give a function that makes it"
             said.append(
-                f"The original is right on only {number(before['retain'])} of the retain set: if "
-                "it is not trained, give a function that makes it, and it is trained here."
+                f"The original is right on only {number(before['retain'])} of the retain set; "
+                f"{advice}."
             )
         return said
 
@@ -950,9 +971,13 @@ def _cost(seconds: float | None, ratio: float | None) -> str:
 
 
 def _line_alone(
-    rows: Sequence[records.Row], original: Sequence[records.Row], workload: OwnClassifier
+    rows: Sequence[records.Row], original: Mapping[str, float], workload: OwnClassifier
 ) -> Line:
-    """The rows of one name where there is no retrained model: compared with the original."""
+    """The rows of one name where there is no retrained model: compared with the original.
+
+    Args:
+        original: What was measured on the original; nothing, if that failed.
+    """
     done, first = [row for row in rows if row.status == "ok"], rows[0]
     bad = next((row for row in rows if row.status != "ok"), None)
     measures = _means(done)
@@ -966,7 +991,7 @@ def _line_alone(
         {},
         measures,
         _cost(sum(seconds) / len(seconds) if seconds else None, None),
-        _flags_alone(done, measures, _means(original), workload) if done else (),
+        _flags_alone(done, measures, original, workload) if done and original else (),
     )
 
 
@@ -1021,6 +1046,9 @@ def _auc_error(n: int, m: int) -> float:
 
 def _shared(some: Tensor, others: Tensor) -> int:
     """How many examples are among some others, number for number."""
-    plain = lambda part: [row.tobytes() for row in part.cpu().contiguous().flatten(1).numpy()]
+    plain = lambda part: [
+        row.tobytes()
+        for row in part.cpu().reshape(len(part), -1).contiguous().view(torch.uint8).numpy()
+    ]
     known = set(plain(others))
     return sum(row in known for row in plain(some))

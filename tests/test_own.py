@@ -269,8 +269,39 @@ def test_an_untrained_original_and_a_holdout_that_was_trained_on_are_noticed():
     torch.manual_seed(3)
     holdout = tuple(part[:20] for part in TRAIN)
     found = own.unlearn(own.Classifier(network(), TRAIN, range(40), holdout=holdout), "ssd")
-    assert "if it is not trained, give a function" in found.sentence
+    assert "of the retain set; if it is not trained, give a function" in found.sentence
     assert "20 of 20 holdout examples are in the training data, too" in found.sentence
+
+
+def test_models_that_diverge_are_said_to_have_no_result():
+    mine = own.Classifier(network, **WHOLE, recipe=own.Recipe(3, 1e30))
+    found = own.unlearn(mine, "ssd")
+    assert found.board is None and found["original"].status == "diverged"
+    assert "The original could not be measured: its model answers with NaN" in found.sentence
+    assert "original: diverged" in str(found) and "<table" in found._repr_html_()
+    with pytest.raises(ParameterError, match="there is no position to draw"):
+        found.picture()
+
+
+def test_where_nothing_can_be_scored_the_reason_is_said(original):
+    ignorant = clone(original)
+    nn.init.zeros_(ignorant[-1].weight), nn.init.zeros_(ignorant[-1].bias)
+    for retrained, said in (
+        (ignorant, "no more of the test data than the most frequent class"),
+        (original, "are alike on the forget set, so there is nothing to score"),
+    ):
+        found = own.unlearn(own.Classifier(original, **WHOLE, retrained=retrained), "ssd")
+        assert found["ssd"].scores["RM"] is None and found["ssd"].measures
+        assert said in found.sentence
+        with pytest.raises(ParameterError, match="there is no position to draw"):
+            found.picture()
+
+
+def test_a_batch_that_cannot_be_trained_on_is_one_sentence():
+    net = lambda: nn.Sequential(nn.BatchNorm1d(WIDE), nn.Linear(WIDE, CLASSES))
+    mine = own.Classifier(net, TRAIN, range(40), recipe=own.Recipe(1, 1e-3, batch_size=53))
+    with pytest.raises(ParameterError, match="cannot be trained or measured: ValueError: Expected"):
+        own.unlearn(mine, "ssd")
 
 
 def test_a_whole_class_is_a_concept_of_its_own():
