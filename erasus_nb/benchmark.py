@@ -166,16 +166,19 @@ class Bench(Measuring):
         same = here == head.strategy_code(page, name, self.workload)
         return not (same and keys.committed(function, page))
 
-    def references(self) -> records.Document:
+    def references(self, controls_too: bool = True) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
         What else the file holds (controls of another time) stays in it and is not returned.
 
         Processes that write the same document share the rows out: where a row takes
         seconds, one by one, so that none waits long for another's last.
+
+        Args:
+            controls_too: False leaves the controls out: a score needs none of them.
         """
         writer = self._writer("reference")
-        functions = {c.__name__: c for c in controls.on(self.load.provides)}
+        functions = {c.__name__: c for c in controls.on(self.load.provides) if controls_too}
         pieces = [self.seeds] if self.load.stacked else [(s,) for s in self.seeds]
         names = ("original", "retrained", *functions)
         items = [(name, seeds) for name in names for seeds in pieces]
