@@ -75,6 +75,8 @@ def _alt(sweep: Sweep) -> str:
     points, criteria = sweep.found.points, sweep.found.criteria
 
     def of(point: Point) -> str:
+        if np.isnan(_mean(point.rm)):
+            return f"At {point.value:g}, no result: {point.reason}."
         places = "; ".join(f"{criteria[c]}: {_place(_mean(z))}" for c, z in point.position.items())
         return f"At {point.value:g}, {places}; {_mean(point.utility):.0%} of the utility kept."
 
