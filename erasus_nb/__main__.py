@@ -95,8 +95,8 @@ _SOURCES = ("model", "data", "retrained", "tokenizer")
 
 def _stamp(name: str, values: dict[str, Any], package: str) -> str:
     code = [cells.text_of(cell) for _, cell in cells.code_cells(cells.notebook(name))]
-    tuned = ROOT / "notebooks" / "tuned" / f"{name}.json"
-    settings = tuned.read_text("utf-8") if tuned.is_file() else ""
+    beside = [ROOT / "notebooks" / folder / f"{name}.json" for folder in ("tuned", "sweeps")]
+    settings = [path.read_text("utf-8") if path.is_file() else "" for path in beside]
     read = [identity.folder_stamp(values[what]) for what in _SOURCES if values.get(what)]
     text = json.dumps([package, code, settings, values, read], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -262,6 +262,19 @@ def tune(args: argparse.Namespace) -> int:
     return 0
 
 
+def sweep(args: argparse.Namespace) -> int:
+    """Measure what moving one setting does, for the pages' pictures; writes notebooks/sweeps/."""
+    from . import sweeps
+
+    pages = selection.categories(ROOT)
+    for name in args.categories:
+        if name not in pages:
+            raise Refused(f"there is no {name!r}; there are {', '.join(pages)}")
+    for name in args.categories or pages:
+        sweeps.measure(name)
+    return 0
+
+
 def export(args: argparse.Namespace) -> int:
     """Write every notebook's tagged cells to _build/cells/, for editors and type checkers."""
     for name in cells.names():
@@ -400,6 +413,9 @@ def parser() -> argparse.ArgumentParser:
     each = _describe(commands, tune)
     each.add_argument("categories", nargs="*", metavar="CATEGORY", help="default: all")
     each.add_argument("--workload", action="append", default=[], help="only these")
+
+    each = _describe(commands, sweep)
+    each.add_argument("categories", nargs="*", metavar="CATEGORY", help="default: all")
 
     _describe(commands, export)
     return top

@@ -22,7 +22,7 @@ from .cache import Cache, default_cache
 from .clock import environment
 from .locks import shared
 from .measuring import ATTACKED, Measuring, plain
-from .strategy import NEEDS, Batch, settings_of
+from .strategy import NEEDS, Batch, NotApplicable, settings_of
 from .training import clone, generator, optimizer
 from .writer import Writer
 
@@ -81,6 +81,8 @@ class Bench(Measuring):
         self.store = Cache(Path(folder) if folder else None)
         self.asked = self.load.request(self.request, self.folds)
         self._documents: dict[str, Writer] = {}
+        #: What the last `run` raised first, of a row that is an error now; None if nothing.
+        self.failure: Exception | None = None
         self.prepare()
 
     # ---- names and code
@@ -164,16 +166,19 @@ class Bench(Measuring):
         same = here == head.strategy_code(page, name, self.workload)
         return not (same and keys.committed(function, page))
 
-    def references(self) -> records.Document:
+    def references(self, controls_too: bool = True) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
         What else the file holds (controls of another time) stays in it and is not returned.
 
         Processes that write the same document share the rows out: where a row takes
         seconds, one by one, so that none waits long for another's last.
+
+        Args:
+            controls_too: False leaves the controls out: a score needs none of them.
         """
         writer = self._writer("reference")
-        functions = {c.__name__: c for c in controls.on(self.load.provides)}
+        functions = {c.__name__: c for c in controls.on(self.load.provides) if controls_too}
         pieces = [self.seeds] if self.load.stacked else [(s,) for s in self.seeds]
         names = ("original", "retrained", *functions)
         items = [(name, seeds) for name in names for seeds in pieces]
@@ -237,7 +242,7 @@ class Bench(Measuring):
         Raises:
             ValueError: the function is not marked, or has no such setting.
         """
-        facts = getattr(function, "facts", None)
+        facts, self.failure = getattr(function, "facts", None), None
         if facts is None:
             raise ValueError(f"{function.__name__} is not marked with @strategy")
         full, by = self.full_settings(function)
@@ -251,6 +256,19 @@ class Bench(Measuring):
             )
         writer = self._writer(facts.category.lower()) if keep else Writer(None, self._empty("own"))
         return self._rows(writer, function, "strategy", full, by, self.seeds, settings)
+
+    def unlearn(self, function: Callable, *given: Any, **more: Any) -> tuple:
+        """As Measuring.unlearn; what goes wrong is kept in `failure` as well.
+
+        A row holds one sentence of it; whoever is writing the strategy needs the traceback.
+        """
+        try:
+            return super().unlearn(function, *given, **more)
+        except NotApplicable:
+            raise
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""

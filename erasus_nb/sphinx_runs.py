@@ -109,6 +109,24 @@ def _about(run: dict) -> list[dict]:
     return [_markdown("run-note", f"```{{div}} run-note\n{line}\n```")]
 
 
+#: How Jupyter stores what needs a kernel to be shown.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def _still(outputs: list[dict]) -> list[dict]:
+    """A cell's outputs as a page shows them: no progress, and no widget beside its HTML.
+
+    Sphinx would prefer the widget and load its scripts from elsewhere.
+    """
+    left = []
+    for output in progress.without(outputs):
+        data = output.get("data", {})
+        if _WIDGET in data and "text/html" in data:
+            output = {**output, "data": {k: v for k, v in data.items() if k != _WIDGET}}
+        left.append(output)
+    return left
+
+
 def lay(source: dict, run: dict | None, command: str) -> str | None:
     """Lay a run's outputs under a source, in place.
 
@@ -140,11 +158,11 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
             # With its source, which stays hidden: myst-nb skips cells without any.
             glance = {**here, "id": f"lifted-{len(lifted)}"}
             glance["metadata"] = {"tags": ["remove-input"]}
-            glance["outputs"] = progress.without(there["outputs"])
+            glance["outputs"] = _still(there["outputs"])
             glance["execution_count"] = there["execution_count"]
             lifted.append(glance)
         else:
-            here["outputs"] = progress.without(there["outputs"])
+            here["outputs"] = _still(there["outputs"])
             here["execution_count"] = there["execution_count"]
     about, smoke = _about(run), _is_smoke(run)
     # That the numbers mean nothing is said before them.

@@ -74,7 +74,8 @@ def relearning(
         + ", ".join(f"{value:.2f} after {step}" for step, value in by_step.items())
         for name, by_step in means.items()
     ]
-    return Chart(alt=f"Curves by attack step. {title}.", title=title, rows=told, **drawn)
+    alt = f"Curves by attack step. {title}. {_fates_told(means, unlearned)}"
+    return Chart(alt=alt, title=title, rows=told, **drawn)
 
 
 def _relearning(
@@ -136,17 +137,17 @@ def _seed_band(axes, by_step: Mapping[int, Sequence[float]]) -> None:
 #: What an attack finds of a model: verb of one, verb of several, the rest.
 _BACK = ("is", "are", "most of the way back")
 _NEAR = ("stays", "stay", "near retrained")
-_PARTLY = ("is", "are", "partly back")
-_BETWEEN = ("stays", "stay", "in between")
+_PARTLY = ("comes", "come", "part of the way back")
+_BETWEEN = ("does not come back: between", "do not come back: between", "retrained and original")
 _NEVER_GONE = ("was", "were", "not forgotten in the first place")
 
 
-def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
-    last = max(means["original"])
+def _fates(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> dict[str, tuple]:
+    """What the attack finds of each model; empty where original and retrained are alike."""
+    first, last = min(means["original"]), max(means["original"])
     full = means["original"][last] - means["retrained"].get(last, np.nan)
-    if not unlearned or not abs(full) > 0:
-        return f"After {last} steps the original and the retrained model are alike"
-    first = min(means["original"])
+    if not abs(full) > 0:
+        return {}
     start = means["original"][first] - means["retrained"][first]
     share = lambda name, step, scale: (
         (means[name].get(step, np.nan) - means["retrained"][step]) / (scale or np.nan)
@@ -163,12 +164,38 @@ def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str
             return _BACK
         return _PARTLY if risen >= 0.1 else _BETWEEN
 
+    return {name: fate(name) for name in unlearned}
+
+
+def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
+    last, fates = max(means["original"]), _fates(means, unlearned)
+    if not fates:
+        return f"After {last} steps the original and the retrained model are alike"
     said = []
     for one, many, where in (_BACK, _NEAR, _PARTLY, _BETWEEN, _NEVER_GONE):
-        names = [name for name in unlearned if fate(name) == (one, many, where)]
+        names = [name for name, fate in fates.items() if fate == (one, many, where)]
         if names:
             said.append(f"{listed(names)} {verb(names, one, many)} {where}")
     return f"After {last} relearning steps, " + "; ".join(said)
+
+
+def _fates_told(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
+    """Who came back and who did not, each with the values before and after the attack."""
+
+    def moved(name: str) -> str:
+        line = means[name]
+        return f"{clean(name)} ({line[min(line)]:.2f} to {line[max(line)]:.2f})"
+
+    fates, said = _fates(means, unlearned), []
+    for what, which in (
+        ("Came back", (_BACK, _PARTLY)),
+        ("Did not come back", (_NEAR, _BETWEEN)),
+        ("Was not forgotten before the attack", (_NEVER_GONE,)),
+    ):
+        names = [moved(name) for name in unlearned if fates.get(name) in which]
+        said += [f"{what}: {', '.join(names)}."] if names else []
+    references = " and ".join(map(moved, ("original", "retrained")))
+    return " ".join([*said, f"To compare with: {references}."])
 
 
 #: How the curves of `windows` are drawn: no category is meant.
