@@ -603,6 +603,7 @@ class Line:
         scores: RM, F, P, U and the positions z of C1, C2 and C3, where there are any.
         measures: Accuracy on the forget set, the retain set and unseen examples, 0 to 1; and the
             AUC of the loss, forget set against holdout.
+        interval: 95 % t interval of RM over the seeds; None for a single seed.
         cost: Time, relative to retraining where that is known.
         flags: What to beware of; of score.FLAGS.
     """
@@ -616,6 +617,15 @@ class Line:
     measures: dict[str, float]
     cost: str
     flags: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+
+    @property
+    def score(self) -> str:
+        """Retrain-Match with its interval, for a table."""
+        mean = number(self.scores.get("RM"), 1)
+        if self.interval is None:
+            return mean
+        return f"{mean} ({number(self.interval[0], 0)} to {number(self.interval[1], 0)})"
 
 
 @dataclass(repr=False)
@@ -691,13 +701,18 @@ class Result:
 
     # ---- the picture
 
+    @property
+    def scored(self) -> bool:
+        """Whether anything has a Retrain-Match, and so a position to draw."""
+        return any(line.scores.get("RM") is not None for line in self.lines)
+
     def picture(self) -> charts.Chart:
         """Where each strategy and control ends between original and retrained.
 
         Raises:
             ParameterError: there is no position to draw.
         """
-        if self.board is None or not any(line.scores.get("RM") is not None for line in self.lines):
+        if not self.scored:
             raise ParameterError(f"there is no position to draw: {' '.join(self.missing)}")
         return charts.positions(self.board, names=[f.__name__ for f in self.functions])
 
@@ -750,7 +765,7 @@ class Result:
             said.append(
                 "No original, or no retrained model, could be measured, so nothing is scored."
             )
-        elif m.test is not None and not any(line.scores["RM"] is not None for line in self.lines):
+        elif m.test is not None and not self.scored:
             said.append(self._unscored())
         if m.holdout is None:
             rests = ", and privacy rests on the answers to the forget set alone"
@@ -808,7 +823,9 @@ class Result:
                 f"No recipe was given: {'models and ' if m.trains else ''}controls go by AdamW, "
                 f"step size {m.recipe.lr:g} and {m.recipe.epochs} epochs."
             )
-        said.append("No number here proves that the data are gone, and no other attack was tried.")
+        said.append(
+            "No number here proves that the data are gone; a stronger attack may find them."
+        )
         return said
 
     def _default(self, function: Callable) -> bool:
@@ -868,19 +885,22 @@ class Result:
 
     # ---- as text
 
-    def _table(self) -> tuple[list[str], list[list[str]]]:
-        scored = any(line.scores for line in self.lines)
-        columns = ["row", *(_SCORES if scored else ()), *_MEASURES, "time", "flags"]
-        rows = []
-        for line in self.lines:
-            if not line.measures:
-                continue
-            digits = lambda name: 1 if name == "RM" else 2
-            scores = [number(line.scores.get(name), digits(name)) for name in _SCORES]
-            measures = [number(line.measures.get(name)) for name in _MEASURES]
-            flags = ", ".join(line.flags) or DASH
-            rows.append([line.label, *(scores if scored else ()), *measures, line.cost, flags])
-        return columns, rows
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Columns and rows: of the scores, where there are any, and of what was measured."""
+        lines = [line for line in self.lines if line.measures]
+        flags = [", ".join(line.flags) or DASH for line in lines]
+        measured = [
+            [line.label, *(number(line.measures.get(name)) for name in _MEASURES), line.cost]
+            for line in lines
+        ]
+        columns = ["row", *_MEASURES, "time"]
+        if not any(line.scores for line in lines):
+            return [([*columns, "flags"], [[*m, f] for m, f in zip(measured, flags)])]
+        scored = [
+            [line.label, line.score, *(number(line.scores.get(name)) for name in _SCORES[1:]), f]
+            for line, f in zip(lines, flags)
+        ]
+        return [(["row", *_SCORES, "flags"], scored), (columns, measured)]
 
     @property
     def head(self) -> str:
@@ -903,33 +923,36 @@ class Result:
         ]
 
     def __str__(self) -> str:
-        columns, rows = self._table()
-        widths = [max(len(line[k]) for line in (columns, *rows)) for k in range(len(columns))]
-        ends = {0, len(columns) - 1}
-        lines = [
-            "  ".join(
-                text.ljust(width) if k in ends else text.rjust(width)
-                for k, (text, width) in enumerate(zip(line, widths))
-            ).rstrip()
-            for line in (columns, *rows)
-        ]
+        parts = [self.head, *(_aligned(*each) for each in self._tables())]
+        parts += ["\n".join(self._without_result())] if self._without_result() else []
         cannot = [f"- {line}" for line in (*self.missing, *self.limits)]
-        board = [*lines, *self._without_result()]
-        says = [" ".join(self.says), "", "What these numbers cannot say:"]
-        return "\n".join([self.head, "", *board, "", *says, *cannot])
+        parts += [" ".join(self.says), "\n".join(["What these numbers cannot say:", *cannot])]
+        return "\n\n".join(parts)
 
     __repr__ = __str__  # or a notebook would keep the data themselves beside the table
 
     def _repr_html_(self) -> str:
-        columns, rows = self._table()
         strong = {line.label for line in self.lines if line.kind == "strategy"}
+        tables = "".join(table(*each, strong) for each in self._tables())
         absent = "".join(f"<p>{escape(line)}</p>" for line in self._without_result())
         cannot = "".join(f"<li>{escape(line)}</li>" for line in (*self.missing, *self.limits))
         return (
-            f"<p>{escape(self.head)}</p>{table(columns, rows, strong)}{absent}"
-            f"<p>{escape(' '.join(self.says))}</p>"
+            f"<p>{escape(self.head)}</p>{tables}{absent}<p>{escape(' '.join(self.says))}</p>"
             f"<p>What these numbers cannot say:</p><ul>{cannot}</ul>"
         )
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text; all but the first column and flags stand to the right."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows)]
+    left = {0, *(k for k, name in enumerate(columns) if name == "flags")}
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in (columns, *rows)
+    )
 
 
 def _label(name: str, kind: str) -> str:
@@ -961,6 +984,7 @@ def _line_of(standing: score.Standing) -> Line:
         measures,
         _cost(standing.seconds, standing.time_ratio),
         standing.flags,
+        (standing.rm.low, standing.rm.high) if standing.rm and standing.rm.n > 1 else None,
     )
 
 

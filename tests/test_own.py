@@ -262,6 +262,9 @@ def test_what_one_seed_and_small_numbers_cannot_say_is_said(result):
     said = " ".join(two.limits)
     assert "One training seed" not in said and "nothing was tuned" not in said
     assert two.rows[0].settings["epochs"] == 2
+    low, high = two["scrub"].interval
+    assert low < two["scrub"].scores["RM"] < high and result["scrub"].interval is None
+    assert f" ({low:.0f} to {high:.0f})  " in str(two)
     assert two.rows[0].settings_chosen_by == "given by the caller"
 
 
