@@ -97,6 +97,8 @@ def _plain_attributes(root: ET.Element, colours: Mapping[str, str]) -> None:
         for name, value in ((name.strip(), value.strip()) for name, value in parts):
             if name not in _DROPPED and _USUAL.get(name) != value:
                 element.set(name, colours.get(value.lower(), value))
+        if element.tag in ("path", "use") and not element.get("id"):  # definitions have an id
+            element.attrib.setdefault("fill", "currentColor")
         if element.get("fill-opacity") == "0":
             del element.attrib["fill-opacity"]
             element.set("fill", "none")
@@ -399,6 +401,9 @@ def _bare(root: ET.Element) -> None:
             if f"url(#{clip.get('id')})" not in used:
                 parent.remove(clip)
     _flatten(root)
+    for element in root:
+        if element.get("fill") == "currentColor":  # as the root says
+            del element.attrib["fill"]
 
 
 def _flatten(parent: ET.Element) -> None:
