@@ -51,13 +51,14 @@
         row.setAttribute("aria-label", said[number]);
         row.addEventListener("pointerenter", () => show(said[number], marks(row)));
         row.addEventListener("click", () => show(said[number], marks(row)));
-        row.addEventListener("focus", () => show(said[number], marks(row)));
         row.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide());
       });
     }
     chart.addEventListener("keydown", (event) => step(chart, event));
-    chart.addEventListener("focus", () => {
-      if (chart.matches(":focus-visible")) show("Arrow keys read the chart row by row.", chart);
+    // Listened to at the chart: a row with a listener of its own could be tabbed to in Chromium.
+    chart.addEventListener("focusin", ({ target }) => {
+      if (target !== chart) follow();
+      else if (chart.matches(":focus-visible")) show("Arrow keys read the chart row by row.", chart);
     });
     chart.addEventListener("focusout", hide);
   }

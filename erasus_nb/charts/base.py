@@ -248,8 +248,9 @@ class Entry:
 def category(name: str) -> Entry:
     """The entry of a category; a name that is none is a reader's own strategy."""
     mark = PALETTE.get(name, YOURS)
-    size = 8.5 if mark is YOURS else 5.5
-    look = {"marker": mark.marker, "mec": mark.colour, "mfc": mark.colour, "mew": 1.2, "ms": size}
+    # As large as the mark of a row with its rim.
+    size = 9.7 if mark is YOURS else 6.7
+    look = {"marker": mark.marker, "mfc": mark.colour, "mew": 0, "ms": size}
     return Entry(name if name in PALETTE else "yours", look)
 
 

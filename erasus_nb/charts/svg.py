@@ -30,8 +30,7 @@ _USUAL = {
     "font-size": f"{TEXT:g}px",
     "stroke-dashoffset": "0",
     "stroke-linecap": "butt",
-    "stroke-width": "1",
-    "text-anchor": "start",
+    "stroke-width": "1.2",
 }
 #: The page's font, and round corners everywhere.
 _DROPPED = ("font-family", "stroke-miterlimit", "stroke-linejoin")
@@ -70,11 +69,24 @@ def write(
         "viewBox": root.get("viewBox"),
         "fill": "currentColor",
         "font-size": f"{TEXT:g}",
+        "stroke-width": _USUAL["stroke-width"],
         "stroke-linejoin": "round",
+        "text-anchor": _held(root),
     }
     root.attrib.clear()
     root.attrib.update(head)
     return ET.tostring(root, encoding="unicode").replace(" />", "/>")
+
+
+def _held(root: ET.Element) -> str:
+    """Where most texts are held, which they then need not say."""
+    texts = [(text, text.get("text-anchor", "start")) for text in root.iter("text")]
+    usual = max(["start", "middle", "end"], key=[anchor for _, anchor in texts].count)
+    for text, anchor in texts:
+        text.attrib.pop("text-anchor", None)
+        if anchor != usual:
+            text.set("text-anchor", anchor)
+    return usual
 
 
 def _without_namespaces(root: ET.Element) -> None:
@@ -94,9 +106,15 @@ def _plain_attributes(root: ET.Element, colours: Mapping[str, str]) -> None:
         if element.tag == "image":  # its style is about pixels, which no attribute can say
             continue
         parts = [part.split(":", 1) for part in element.attrib.pop("style", "").split(";") if part]
-        for name, value in ((name.strip(), value.strip()) for name, value in parts):
+        given = {name.strip(): value.strip() for name, value in parts}
+        if "stroke" in given:  # matplotlib does not say the width that SVG has anyway
+            given.setdefault("stroke-width", "1")
+        for name, value in given.items():
             if name not in _DROPPED and _USUAL.get(name) != value:
-                element.set(name, colours.get(value.lower(), value))
+                short = value[1:] if value.startswith("0.") else value
+                element.set(name, colours.get(value.lower(), short))
+        if element.tag in ("path", "use") and not element.get("id"):  # definitions have an id
+            element.attrib.setdefault("fill", "currentColor")
         if element.get("fill-opacity") == "0":
             del element.attrib["fill-opacity"]
             element.set("fill", "none")
@@ -239,7 +257,7 @@ def _shape(marker: ET.Element, uses: Sequence[ET.Element]) -> ET.Element:
         look["stroke"] = look.pop("fill", "currentColor")
         look |= {"stroke-width": _number(2 * radius, 2), "stroke-linecap": "round"}
         if "fill-opacity" in look:
-            look["stroke-opacity"] = look.pop("fill-opacity")
+            look["opacity"] = look.pop("fill-opacity")
     else:
         r = _number(radius, 2)
         ring = (
@@ -360,7 +378,7 @@ def _coloured(marks: Sequence[ET.Element]) -> ET.Element:
     for mark in marks:
         if "stroke" not in mark.attrib and "fill" in mark.attrib:
             mark.set("stroke", "none")
-    for name in ("fill", "stroke", "stroke-width"):
+    for name in ("fill", "stroke"):
         values = Counter(mark.get(name) for mark in marks if name in mark.attrib)
         for value, _ in values.most_common(1):
             group.set(name, value)
@@ -399,6 +417,12 @@ def _bare(root: ET.Element) -> None:
             if f"url(#{clip.get('id')})" not in used:
                 parent.remove(clip)
     _flatten(root)
+    for element in root:
+        if element.get("fill") == "currentColor":  # as the root says
+            del element.attrib["fill"]
+    # Neighbours that look alike, as the pieces of a band, are one.
+    runs = [list(run) for _, run in groupby(root, key=lambda element: element.tag == "path")]
+    root[:] = [each for run in runs for each in _merged(run)]
 
 
 def _flatten(parent: ET.Element) -> None:
