@@ -66,7 +66,7 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         for workload in values.get("workloads", []):
             parameters.one_of("workload", workload, workloads.WORKLOADS)
         for strategy in values.get("strategies", []):
-            parameters.one_of("strategy", strategy, parameters.strategies_in(path))
+            parameters.one_of("strategy", strategy, _strategies(name))
         if values.get("seeds") is not None and values["seeds"] < 1:
             raise parameters.ParameterError("seeds must be at least 1")
         if values.get("model"):
@@ -83,6 +83,12 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         if folder and Path(folder).is_dir():
             values[what] = ":".join(filter(None, (str(Path(folder).resolve()), request)))
     return values
+
+
+def _strategies(name: str) -> list[str]:
+    """The strategies that a page can run: its own, or those of all pages on a guide."""
+    pages = selection.categories(ROOT) if name in selection.GUIDES else [name]
+    return [s for p in pages for s in parameters.strategies_in(ROOT / "notebooks" / f"{p}.ipynb")]
 
 
 def _supported(name: str) -> list[str]:
@@ -106,8 +112,8 @@ _SOURCES = ("model", "data", "retrained", "tokenizer")
 
 def _stamp(name: str, values: dict[str, Any], package: str) -> str:
     code = [cells.text_of(cell) for _, cell in cells.code_cells(cells.notebook(name))]
-    tuned = ROOT / "notebooks" / "tuned" / f"{name}.json"
-    settings = tuned.read_text("utf-8") if tuned.is_file() else ""
+    beside = [ROOT / "notebooks" / folder / f"{name}.json" for folder in ("tuned", "sweeps")]
+    settings = [path.read_text("utf-8") if path.is_file() else "" for path in beside]
     read = [identity.folder_stamp(values[what]) for what in _SOURCES if values.get(what)]
     text = json.dumps([package, code, settings, values, read], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -154,7 +160,7 @@ _ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble"
 
 def run(args: argparse.Namespace) -> int:
     """Run notebooks with papermill into _runs/, several at once; finished ones are skipped."""
-    pages = selection.categories(ROOT)
+    pages = selection.runnable(ROOT)
     for name in args.categories:
         if name not in pages:
             raise Refused(f"there is no category {name!r}; there are {', '.join(pages)}")
@@ -286,6 +292,19 @@ def tune(args: argparse.Namespace) -> int:
     for category in args.categories or pages:
         for workload in args.workload or WORKLOADS:
             tuning.tune(category, workload)
+    return 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Measure what moving one setting does, for the pages' pictures; writes notebooks/sweeps/."""
+    from . import sweeps
+
+    pages = selection.categories(ROOT)
+    for name in args.categories:
+        if name not in pages:
+            raise Refused(f"there is no {name!r}; there are {', '.join(pages)}")
+    for name in args.categories or pages:
+        sweeps.measure(name)
     return 0
 
 
@@ -428,6 +447,9 @@ def parser() -> argparse.ArgumentParser:
     each = _describe(commands, tune)
     each.add_argument("categories", nargs="*", metavar="CATEGORY", help="default: all")
     each.add_argument("--workload", action="append", default=[], help="only these")
+
+    each = _describe(commands, sweep)
+    each.add_argument("categories", nargs="*", metavar="CATEGORY", help="default: all")
 
     _describe(commands, export)
     return top

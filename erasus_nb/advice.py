@@ -37,7 +37,6 @@ def _advice(line: Overall, mark: Callable[[str], str], known: Mapping[str, Mark]
 
 def advice(
     lines: Sequence[Overall],
-    workloads: int,
     mark: Callable[[str], str] = str,
     root: Path = ROOT,
 ) -> str:
@@ -46,11 +45,11 @@ def advice(
     Only a strategy that runs on every workload and is significantly better than the best cheap
     control is advised.
     """
-    known = marks(root)
+    known, every = marks(root), max((len(x.on) for x in lines), default=0)
     kept = lambda line: line.name in known and bool(known[line.name].records)
     strategies = [x for x in lines if x.kind == "strategy" and x.name in known]
-    with_records = _best((x for x in strategies if kept(x)), workloads)
-    without = _best((x for x in strategies if not kept(x)), workloads)
+    with_records = _best((x for x in strategies if kept(x)), every)
+    without = _best((x for x in strategies if not kept(x)), every)
     if not with_records and not without:
         return "No strategy can be advised: none is better than the controls on every workload."
     tried = lambda line: f"try {_advice(line, mark, known)}" if line else "none can be advised"

@@ -22,7 +22,7 @@ from .cache import Cache, default_cache
 from .clock import environment
 from .locks import shared
 from .measuring import ATTACKED, Measuring, plain
-from .strategy import NEEDS, Batch, settings_of
+from .strategy import NEEDS, Batch, NotApplicable, settings_of
 from .training import clone, generator, optimizer
 from .writer import Writer
 
@@ -63,10 +63,7 @@ class Bench(Measuring):
 
     def __post_init__(self):
         keys.sources()  # read now, so that what is edited while this runs is told from it
-        if self.device == "cpu":
-            # A second thread waits more than it works at these sizes; processes run side by side.
-            torch.set_num_threads(1)
-        self.load = workloads.load(self.workload, self.profile, self.device, self.published)
+        self.load = self._open()
         if self.seeds is None:
             self.seeds = range(self.load.sizes.seeds)
         self.seeds = tuple(self.seeds)
@@ -81,7 +78,16 @@ class Bench(Measuring):
         self.store = Cache(Path(folder) if folder else None)
         self.asked = self.load.request(self.request, self.folds)
         self._documents: dict[str, Writer] = {}
+        #: What the last `run` raised first, of a row that is an error now; None if nothing.
+        self.failure: Exception | None = None
         self.prepare()
+
+    def _open(self) -> workloads.base.Workload:
+        """The workload of this name."""
+        if self.device == "cpu":
+            # A second thread waits more than it works at these sizes; processes run side by side.
+            torch.set_num_threads(1)
+        return workloads.load(self.workload, self.profile, self.device, self.published)
 
     # ---- names and code
 
@@ -150,6 +156,10 @@ class Bench(Measuring):
             code = keys.digest("live", common, keys.live_code(function))
         return (code if given is None else keys.digest("given", code, given)), edited
 
+    def reference_code(self) -> str:
+        """The `code` of the rows of originals and retrained models here."""
+        return keys.sources().row_code(self.load.made_by, self.workload, self.profile, "reference")
+
     def uncommitted(self, function: Callable) -> bool:
         """Whether a strategy of a page is not, as it runs, what was last committed.
 
@@ -164,6 +174,14 @@ class Bench(Measuring):
         same = here == head.strategy_code(page, name, self.workload)
         return not (same and keys.committed(function, page))
 
+    def kinds(self) -> tuple[str, ...]:
+        """The reference models that there are."""
+        return "original", "retrained"
+
+    def controls(self) -> list[Callable]:
+        """The controls and baselines that are measured beside every strategy."""
+        return controls.on(self.load.provides)
+
     def references(self) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
@@ -173,9 +191,9 @@ class Bench(Measuring):
         seconds, one by one, so that none waits long for another's last.
         """
         writer = self._writer("reference")
-        functions = {c.__name__: c for c in controls.on(self.load.provides)}
+        functions = {c.__name__: c for c in self.controls()}
         pieces = [self.seeds] if self.load.stacked else [(s,) for s in self.seeds]
-        names = ("original", "retrained", *functions)
+        names = (*self.kinds(), *functions)
         items = [(name, seeds) for name in names for seeds in pieces]
         if writer.path is not None:
             items = shared(items, writer.turn)
@@ -198,7 +216,7 @@ class Bench(Measuring):
 
     def _reference(self, writer: Writer, kind: str, seed: int) -> None:
         """Measure the original or the retrained model of one seed."""
-        code = keys.sources().row_code(self.load.made_by, self.workload, self.profile, "reference")
+        code = self.reference_code()
         key = self.row_key(code, kind, seed)
         if writer.has(kind, seed, key, self._comparable()):
             return
@@ -237,7 +255,7 @@ class Bench(Measuring):
         Raises:
             ValueError: the function is not marked, or has no such setting.
         """
-        facts = getattr(function, "facts", None)
+        facts, self.failure = getattr(function, "facts", None), None
         if facts is None:
             raise ValueError(f"{function.__name__} is not marked with @strategy")
         full, by = self.full_settings(function)
@@ -252,9 +270,22 @@ class Bench(Measuring):
         writer = self._writer(facts.category.lower()) if keep else Writer(None, self._empty("own"))
         return self._rows(writer, function, "strategy", full, by, self.seeds, settings)
 
+    def unlearn(self, function: Callable, *given: Any, **more: Any) -> tuple:
+        """As Measuring.unlearn; what goes wrong is kept in `failure` as well.
+
+        A row holds one sentence of it; whoever is writing the strategy needs the traceback.
+        """
+        try:
+            return super().unlearn(function, *given, **more)
+        except NotApplicable:
+            raise
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
-        if function in controls.on(self.load.provides):
+        if function in self.controls():
             by = "fixed fractions of the base recipe"
             return self.load.adapted(function, {}, by)[0], by
         return self.load.adapted(function, *tuned_settings(function, self.workload))

@@ -7,6 +7,8 @@ number it prints is read from rows.
 from __future__ import annotations
 
 import math
+import os
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
@@ -19,9 +21,21 @@ import torch
 from IPython.display import HTML, Markdown, display
 from tqdm import TqdmWarning
 
-from . import ROOT, charts, profiles, progress, records, score, workloads
+from . import (
+    ROOT,
+    charts,
+    moving,
+    profiles,
+    progress,
+    records,
+    references,
+    score,
+    sweeps,
+    workloads,
+)
 from .benchmark import ATTACKED, Bench, plain
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
+from .runner import BATCH
 from .strategy import NEEDS, settings_of
 from .tables import DASH, number, table
 
@@ -208,6 +222,11 @@ class Page:
             keep: Write its rows to the result JSON. False is for ideas of your own, which
                 run on the first workload of this run that they can run on, unless `everywhere`.
             everywhere: Run an idea of your own on every workload that it can run on.
+
+        Raises:
+            Exception: what an idea of your own raised, with the lines of its cell. In a run
+                of the whole book it becomes an `error` row, as a strategy's of the page always
+                does; of an edited one the lines are printed too.
         """
         if not self._selected(function):
             display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
@@ -223,10 +242,28 @@ class Page:
                 continue
             self._reference(workload)
             rows = bench.run(function, keep=keep)
+            if bench.failure and (edited or not keep):
+                self._tell_of(bench.failure, function, stop=not keep and not self._in_batch)
             others = [r for r in self._rows[workload] if r.strategy != function.__name__]
             self._rows[workload] = others + rows
         if lines := self._lines(function.__name__):
             display(HTML(lines))
+
+    @staticmethod
+    def _tell_of(error: Exception, function: Callable, stop: bool) -> None:
+        """Raise or print an error, its traceback beginning at the strategy that failed."""
+        here, frame = function.__code__.co_filename, error.__traceback__
+        while frame and frame.tb_frame.f_code.co_filename != here:
+            frame = frame.tb_next
+        error = error.with_traceback(frame or error.__traceback__)
+        if stop:
+            raise error
+        traceback.print_exception(error)
+
+    @property
+    def _in_batch(self) -> bool:
+        """Whether `python -m erasus_nb run` runs this page: nobody is there to mend a mistake."""
+        return bool(os.environ.get(BATCH))
 
     @staticmethod
     def _can_run(function: Callable, bench: Bench) -> bool:
@@ -406,6 +443,36 @@ class Page:
                 label = f"{workload}: {criterion} (share; higher: more came back)"
                 display(charts.relearning(curves, ylabel=label, categories=categories))
 
+    def move(self, function: Callable) -> None:
+        """Show what one setting of a strategy does: with a slider, where a kernel answers.
+
+        Everything was measured in advance (sweeps.py), for the settings and the code that
+        the file of the page has; where that is no longer so, a line says it.
+
+        Raises:
+            ValueError: another strategy of the page was measured.
+            RecordError: nothing was measured, or the file cannot be used.
+        """
+        sweep = sweeps.read(self.name)
+        if function.__name__ != sweep.strategy:
+            raise ValueError(f"{self.name} has a sweep of {sweep.strategy} alone")
+        if sweep.found is None:
+            command = f"python -m erasus_nb sweep {self.name}"
+            raise records.RecordError(f"nothing was measured yet; `{command}` does so")
+        display(moving.Moved(sweep, function.facts.category))
+        seeds = sweep.found.seeds
+        said = (
+            f"Measured in advance on `{sweep.workload}`, means over the tuning seeds "
+            f"{seeds[0]} to {seeds[-1]}, which no row reports."
+        )
+        changed = sweep.found.code != sweeps.code_now(self.name, sweep)
+        if changed or function.__name__ in self._edited:
+            said += (
+                f" **The code or the settings of `{function.__name__}` have changed since**: "
+                f"`python -m erasus_nb sweep {self.name}` measures again what is saved."
+            )
+        display(Markdown(said))
+
     def departures(self) -> None:
         """The numbered departures from the papers, from the strategies' marks."""
         parts = []
@@ -415,6 +482,10 @@ class Page:
                 numbered = "\n".join(f"{i}. {d}" for i, d in enumerate(listed, 1))
                 parts.append(f"**{name}**\n\n{numbered}")
         display(Markdown("\n\n".join(parts)))
+
+    def references(self) -> None:
+        """The papers that this page's text links to, as a list."""
+        display(HTML(references.listed(self.name)))
 
     # ---- the glance box
 

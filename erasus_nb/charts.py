@@ -556,7 +556,8 @@ def positions(
             s="signed position: 1 = original, 0 = retrained (best), below 0 = "
             "over-unlearned; grey: retrained, all seeds",
         )
-    exposed = [line.name for line in strategies if line.position["C3"].low > 1]
+    leaky = [line for line in strategies if "C3" in line.position]  # it needs a holdout
+    exposed = [line.name for line in leaky if line.position["C3"].low > 1]
     alt = f"Three panels of dots from original through retrained to over-unlearned. {title}."
     if exposed:
         worse = _verb(exposed, "is", "are")
@@ -855,23 +856,24 @@ def relearning(
         axes.set_xticks(sorted({step for by_step in means.values() for step in by_step}))
         axes.set_xlabel("steps of the relearning attack")
         axes.set_ylabel("\n".join(measure))
-    return Chart(figure, f"Curves by attack step. {title}.", title)
+    said = _fates_told(means, unlearned)
+    return Chart(figure, f"Curves by attack step. {title}. {said}", title)
 
 
 #: What an attack finds of a model: verb of one, verb of several, the rest.
 _BACK = ("is", "are", "most of the way back")
 _NEAR = ("stays", "stay", "near retrained")
-_PARTLY = ("is", "are", "partly back")
-_BETWEEN = ("stays", "stay", "in between")
+_PARTLY = ("comes", "come", "part of the way back")
+_BETWEEN = ("does not come back: between", "do not come back: between", "retrained and original")
 _NEVER_GONE = ("was", "were", "not forgotten in the first place")
 
 
-def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
-    last = max(means["original"])
+def _fates(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> dict[str, tuple]:
+    """What the attack finds of each model; empty where original and retrained are alike."""
+    first, last = min(means["original"]), max(means["original"])
     full = means["original"][last] - means["retrained"].get(last, np.nan)
-    if not unlearned or not abs(full) > 0:
-        return f"After {last} steps the original and the retrained model are alike"
-    first = min(means["original"])
+    if not abs(full) > 0:
+        return {}
     start = means["original"][first] - means["retrained"][first]
     share = lambda name, step, scale: (
         (means[name].get(step, np.nan) - means["retrained"][step]) / (scale or np.nan)
@@ -888,12 +890,38 @@ def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str
             return _BACK
         return _PARTLY if risen >= 0.1 else _BETWEEN
 
+    return {name: fate(name) for name in unlearned}
+
+
+def _relearned(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
+    last, fates = max(means["original"]), _fates(means, unlearned)
+    if not fates:
+        return f"After {last} steps the original and the retrained model are alike"
     said = []
     for one, many, where in (_BACK, _NEAR, _PARTLY, _BETWEEN, _NEVER_GONE):
-        names = [name for name in unlearned if fate(name) == (one, many, where)]
+        names = [name for name, fate in fates.items() if fate == (one, many, where)]
         if names:
             said.append(f"{_listed(names)} {_verb(names, one, many)} {where}")
     return f"After {last} relearning steps, " + "; ".join(said)
+
+
+def _fates_told(means: Mapping[str, Mapping[int, float]], unlearned: Sequence[str]) -> str:
+    """Who came back and who did not, each with the values before and after the attack."""
+
+    def moved(name: str) -> str:
+        line = means[name]
+        return f"{_clean(name)} ({line[min(line)]:.2f} to {line[max(line)]:.2f})"
+
+    fates, said = _fates(means, unlearned), []
+    for what, which in (
+        ("Came back", (_BACK, _PARTLY)),
+        ("Did not come back", (_NEAR, _BETWEEN)),
+        ("Was not forgotten before the attack", (_NEVER_GONE,)),
+    ):
+        names = [moved(name) for name in unlearned if fates.get(name) in which]
+        said += [f"{what}: {', '.join(names)}."] if names else []
+    references = " and ".join(map(moved, ("original", "retrained")))
+    return " ".join([*said, f"To compare with: {references}."])
 
 
 def request_picture(groups: Sequence[tuple], title: str = "") -> Chart:

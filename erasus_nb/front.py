@@ -96,7 +96,9 @@ class Column:
 def table(columns: Sequence[Column], lines: Iterable[object], caption: str) -> Html:
     """A board of class `board`; the first column holds the names and stays in view."""
     head = Markup().join(
-        Markup('<th scope="col"{} title="{}">{}</th>').format(_class(c), c.tip, c.title)
+        Markup('<th scope="col" class="tip{}" data-tip="{}">{}</th>').format(
+            " more" if c.more else "", c.tip, c.title
+        )
         for c in columns
     )
     body = Markup().join(Markup("<tr>{}</tr>").format(_cells(columns, line)) for line in lines)
@@ -362,15 +364,15 @@ def overall_columns(known: Mapping[str, Mark], workloads: int, up: str = "") -> 
 
 
 def overall_table(
-    lines: Sequence[Overall], workloads: int, up: str = "", root: Path = ROOT, more: bool = True
+    lines: Sequence[Overall], up: str = "", root: Path = ROOT, more: bool = True
 ) -> Html:
     """The overall board.
 
     Args:
-        workloads: How many workloads there are.
         more: Whether the columns that are folded at first are there at all.
     """
-    columns = [c for c in overall_columns(marks(root), workloads, up) if more or not c.more]
+    every = max((len(line.on) for line in lines), default=0)
+    columns = [c for c in overall_columns(marks(root), every, up) if more or not c.more]
     return table(columns, lines, "All strategies over all workloads")
 
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,24 @@ def _about(run: dict) -> list[dict]:
     return [_markdown("run-note", f"```{{div}} run-note\n{line}\n```")]
 
 
+#: How Jupyter stores what needs a kernel to be shown.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def _still(outputs: list[dict]) -> list[dict]:
+    """A cell's outputs as a page shows them: no progress, and no widget beside its HTML.
+
+    Sphinx would prefer the widget and load its scripts from elsewhere.
+    """
+    left = []
+    for output in progress.without(outputs):
+        data = output.get("data", {})
+        if _WIDGET in data and "text/html" in data:
+            output = {**output, "data": {k: v for k, v in data.items() if k != _WIDGET}}
+        left.append(output)
+    return left
+
+
 def lay(source: dict, run: dict | None, command: str) -> str | None:
     """Lay a run's outputs under a source, in place.
 
@@ -140,11 +159,11 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
             # With its source, which stays hidden: myst-nb skips cells without any.
             glance = {**here, "id": f"lifted-{len(lifted)}"}
             glance["metadata"] = {"tags": ["remove-input"]}
-            glance["outputs"] = progress.without(there["outputs"])
+            glance["outputs"] = _still(there["outputs"])
             glance["execution_count"] = there["execution_count"]
             lifted.append(glance)
         else:
-            here["outputs"] = progress.without(there["outputs"])
+            here["outputs"] = _still(there["outputs"])
             here["execution_count"] = there["execution_count"]
     about, smoke = _about(run), _is_smoke(run)
     # That the numbers mean nothing is said before them.
@@ -274,7 +293,7 @@ def _top_table(board: Board, best: int) -> str:
     return "\n".join(lines)
 
 
-#: Rows that are no candidates and whose score stands in prose.
+#: References and controls whose score stands in prose.
 _YARDSTICKS = (
     "original",
     "retrained",
@@ -333,7 +352,8 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     """The substitutions on all workloads together; only boards that pass their gates count."""
     from . import advice, front, overall, score
 
-    shown = score.standard({w: b for w, b in boards.items() if b.gates_passed})
+    order = sorted(boards, key=lambda name: [*WORKLOADS, name].index(name))
+    shown = score.standard({w: boards[w] for w in order if boards[w].gates_passed})
     if not shown:
         return {}
     lines = overall.overall(shown)
@@ -341,10 +361,10 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     columns = front.overall_columns(front.marks(root), count)
     return {
         "answer": overall.first_place(lines, code_span) + ".",
-        "advice": advice.advice(lines, count, code_span, root),
+        "advice": advice.advice(lines, code_span, root),
         "certainty": advice.certainty(shown, code_span),
         "heat_map": front.heat_map(lines, shown, root=root),
-        "overall_table": front.overall_table(lines, count, root=root, more=False),
+        "overall_table": front.overall_table(lines, root=root, more=False),
         "overall_notes": front.notes([c for c in columns if not c.more], score.FLAGS),
         "n_strategies": str(sum(line.kind == "strategy" for line in lines)),
         "n_workloads": str(count),
@@ -418,6 +438,13 @@ def fill(app, config) -> None:
     config.myst_substitutions = {**config.myst_substitutions, **facts}
 
 
+def take_boards(app, exception) -> None:
+    """Sphinx `build-finished`: the boards as files, where the leaderboard's links lead to."""
+    made = Path(app.srcdir) / "_build" / "boards"
+    if exception is None and made.is_dir() and app.builder.format == "html":
+        shutil.copytree(made, Path(app.outdir) / "_build" / "boards", dirs_exist_ok=True)
+
+
 def setup(app):
     """Connect the extension to Sphinx."""
     # The live page's kernel starts in notebooks/ and must find the package uninstalled, too.
@@ -431,4 +458,5 @@ def setup(app):
     app.connect("config-inited", fill)
     app.connect("env-get-outdated", outdated)
     app.connect("source-read", graft)
+    app.connect("build-finished", take_boards)
     return {"version": "1", "parallel_read_safe": False}

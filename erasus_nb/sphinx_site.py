@@ -47,11 +47,13 @@ def drop_thebe(app) -> None:
     """Disconnect sphinx-thebe, which jupyter-book always loads.
 
     It starts kernels on another server, which no page here offers, and defines its constants
-    twice on a page, which browsers report as an error.
+    twice on a page, which browsers report as an error. Its style sheet stays: every page asks
+    for it already.
     """
     for handlers in list(app.events.listeners.values()):
         for handler in list(handlers):
-            if handler.handler.__module__ == "sphinx_thebe":
+            step = handler.handler
+            if step.__module__ == "sphinx_thebe" and step.__name__ != "st_static_path":
                 app.disconnect(handler.id)
 
 
@@ -219,14 +221,14 @@ def link_pdf(app, pagename, templatename, context, doctree) -> None:
     for group in context["header_buttons"]:
         if group.get("label") == "download-buttons":
             group["buttons"].append(
-                {
-                    "type": "link",
-                    "url": url,
-                    "text": "whole book .pdf",
-                    "tooltip": "Download the whole book",
-                    "icon": "fas fa-book",
-                    "label": "download-book-button",
-                }
+                dict(
+                    type="link",
+                    url=url,
+                    text="whole book .pdf",
+                    tooltip="Download the whole book",
+                    icon="fas fa-book",
+                    label="download-book-button",
+                )
             )
 
 

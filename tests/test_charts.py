@@ -399,12 +399,25 @@ def test_relearning_says_who_comes_back():
     title = charts.relearning({**ends, "lora": high}, "accuracy").title
     assert title.endswith("lora was not forgotten in the first place")
     title = charts.relearning({**ends, "lora": middle}, "accuracy").title
-    assert "back" not in title and title.endswith("lora stays in between")
+    assert title.endswith("lora does not come back: between retrained and original")
     swapped = {**CURVES, "sisa": CURVES["scrub"], "scrub": CURVES["sisa"]}
     title = charts.relearning(swapped, "accuracy").title
     assert "scrub stays near retrained" in title and "lora and sisa" in title.replace(
         "sisa and lora", "lora and sisa"
     )
+
+
+def test_the_words_of_a_relearning_chart_say_who_came_back_and_who_did_not():
+    steps = (0, 10)
+    line = lambda *values: {step: [value] for step, value in zip(steps, values)}
+    curves = {"original": line(1.0, 1.0), "retrained": line(0.0, 0.1)}
+    curves |= {"a": line(0.05, 0.12), "b": line(0.1, 0.4), "c": line(0.1, 0.9)}
+    curves |= {"d": line(0.9, 1.0), "e": line(0.3, 0.3)}
+    alt = charts.relearning(curves, "accuracy").alt
+    assert "Came back: b (0.10 to 0.40), c (0.10 to 0.90)." in alt
+    assert "Did not come back: a (0.05 to 0.12), e (0.30 to 0.30)." in alt
+    assert "Was not forgotten before the attack: d (0.90 to 1.00)." in alt
+    assert "original (1.00 to 1.00) and retrained (0.00 to 0.10)" in alt
 
 
 def test_emphasis_and_subset_leave_the_other_strategies_out(crowded):

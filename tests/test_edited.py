@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
+import traceback
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -16,6 +20,7 @@ from traitlets.config import Config
 
 from erasus_nb import ROOT, book, cells, keys, selection, training
 from erasus_nb.benchmark import Bench
+from erasus_nb.runner import BATCH
 
 
 class Kernel:
@@ -205,6 +210,116 @@ def test_a_module_that_was_loaded_is_the_text_it_was_loaded_from(monkeypatch, tm
     keys.sources().look()
     assert not keys.committed(scrub, name)  # the file is newer than what runs
     monkeypatch.delitem(sys.modules, f"erasus_cells_{name}")
+
+
+# ------------------------------------------------------------------ a page in a running kernel
+
+
+@pytest.fixture
+def opened(kernel, tmp_path, tmp_path_factory, monkeypatch):
+    """A page's tagged cells and its `page`, run in a kernel at the smallest size."""
+    monkeypatch.setenv("ERASUS_CACHE", str(tmp_path_factory.getbasetemp() / "book-cache"))
+    monkeypatch.delenv(BATCH, raising=False)
+    shown = []
+    monkeypatch.setattr(book, "display", shown.append)
+
+    def open_page(name: str, **given):
+        ran, values = kernel(name), {"profile": "smoke", "seeds": 1, "out": str(tmp_path), **given}
+        ran.run(f"from erasus_nb import book\npage = book.start({name!r}, {values!r})")
+        ran.shown = shown
+        return ran
+
+    return open_page
+
+
+def mistaken(page: str) -> str:
+    """The cell to try your own in, with a mistake in the first line of its strategy."""
+    source = next(s for s in all_code(page) if 'category="Yours"' in s)
+    function = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
+    lines = source.splitlines()
+    lines.insert(function.body[1].lineno - 1, f"    {MISTAKE}")
+    return "\n".join(lines)
+
+
+def all_code(page: str) -> list[str]:
+    return [cells.text_of(cell) for _, cell in cells.code_cells(cells.notebook(page))]
+
+
+MISTAKE = "model.no_such_layer"
+
+
+@pytest.mark.parametrize("page", ["gradient", "parameter", "data"])
+def test_a_mistake_in_your_own_strategy_shows_its_line_in_that_cell(opened, page):
+    ran = opened(page)
+    result = ran.shell.run_cell(mistaken(page))
+    assert isinstance(result.error_in_exec, AttributeError)
+    frames = traceback.extract_tb(result.error_in_exec.__traceback__)
+    at = [n for n, frame in enumerate(frames) if frame.line == MISTAKE]
+    assert at, "the line is not in the traceback"
+    # Torch's own lines come after it; of this book only the page stands before it.
+    own = [frame.filename for frame in frames if "erasus_nb" in frame.filename]
+    assert {Path(name).name for name in own} == {"book.py"}
+    # What Jupyter prints points at it.
+    error = result.error_in_exec
+    printed = "\n".join(
+        ran.shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
+    )
+    plain = re.sub(r"\x1b\[[\d;]*m", "", printed)
+    assert re.search(rf"-+> *\d+ +{re.escape(MISTAKE)}", plain)
+
+
+def test_in_a_run_of_the_whole_book_a_mistake_is_a_row_and_the_page_goes_on(
+    opened, monkeypatch, capsys
+):
+    ran = opened("gradient")
+    monkeypatch.setenv(BATCH, "1")
+    ran.run(mistaken("gradient"))
+    assert "error: AttributeError" in str(ran.shown[-1].data)
+    assert MISTAKE in capsys.readouterr().err
+
+
+def test_an_edited_strategy_runs_again_alone_and_is_marked(opened, monkeypatch):
+    ran = opened("gradient")
+    for name in ("gradient_ascent", "scrub"):
+        ran.run(f"page.run({name})")
+    plain = ran["page"].board("synthetic")["scrub"].rm
+    attempted, attempt = [], Bench.attempt
+    monkeypatch.setattr(
+        Bench,
+        "attempt",
+        lambda self, function, *rest: (
+            attempted.append(function.__name__) or attempt(self, function, *rest)
+        ),
+    )
+    ran.edit("gradient", "for epoch in range(epochs):", "for epoch in range(1):")
+    ran.shown.clear()
+    for name in ("gradient_ascent", "scrub"):
+        ran.run(f"page.run({name})")
+    assert attempted == ["scrub"]
+    assert "scrub (edited)" in str(ran.shown[-1].data)
+    assert "edited" not in str(ran.shown[0].data)
+    board = ran["page"].board("synthetic")
+    assert board["scrub"].edited and not board["gradient_ascent"].edited
+    assert board["scrub"].rm != plain
+
+
+def test_a_mistake_in_an_edited_strategy_is_a_row_and_its_lines_are_printed(opened, capsys):
+    ran = opened("gradient")
+    ran.edit("gradient", "pair = student,", "pair = model.no_such_layer,")
+    ran.run("page.run(scrub)")
+    assert "error: AttributeError" in str(ran.shown[-1].data)
+    printed = capsys.readouterr().err
+    assert "pair = model.no_such_layer," in printed and "measuring.py" not in printed
+
+
+def test_every_page_says_how_to_change_a_strategy_and_try_your_own_runs_in_its_cell():
+    for page in selection.categories(ROOT):
+        prose = [
+            cells.text_of(c) for c in cells.notebook(page)["cells"] if c["cell_type"] == "markdown"
+        ]
+        [said] = [text for text in prose if text.startswith("## Try your own")]
+        assert "its row is marked *edited*" in said
+        assert "keep=False" in next(s for s in all_code(page) if 'category="Yours"' in s)
 
 
 # ------------------------------------------------------------------ ideas of one's own

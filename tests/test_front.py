@@ -171,7 +171,7 @@ def test_colours_are_readable_at_every_score():
 
 
 def test_the_advice_splits_by_records_and_names_needs(lines):
-    said = advice.advice(lines, 2)
+    said = advice.advice(lines)
     assert said.startswith("If training kept records of itself, try amnesiac (mean Retrain-Match")
     assert "if it kept none, try scrub (" in said
     assert "it needs: retain set, update log and labels" in said
@@ -180,8 +180,8 @@ def test_the_advice_splits_by_records_and_names_needs(lines):
 def test_nobody_is_advised_who_is_not_above_the_controls_on_every_workload():
     board = board_of(rows("scrub", between(0.1)), rows("lora", between(0.9)))
     other = board_of(rows("lora", between(0.9)))
-    assert advice.advice(overall.overall({"x": board, "y": other}), 2).startswith("No strategy can")
-    some = advice.advice(overall.overall({"x": board}), 1)
+    assert advice.advice(overall.overall({"x": board, "y": other})).startswith("No strategy can")
+    some = advice.advice(overall.overall({"x": board}))
     assert some.startswith("If training kept records of itself, none can be advised; if it kept")
 
 

@@ -9,13 +9,13 @@ import nbformat
 import pytest
 import yaml
 
-from erasus_nb import ROOT, cells, parameters, workloads
+from erasus_nb import ROOT, cells, parameters, references, selection, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.strategy import settings_of
 from erasus_nb.training import same_weights
 
 NAMES = cells.names()
-PAGES = [name for name in NAMES if name != "leaderboard"]
+PAGES = selection.categories(ROOT)
 
 
 @pytest.fixture(params=NAMES)
@@ -116,7 +116,8 @@ def test_a_page_has_every_part_in_order(page):
     parts += [f"## {name}" for name in parameters.strategies_in(cells.NOTEBOOKS / f"{page}.ipynb")]
     parts += ["## What the chart shows", "page.chart()", "page.table()", "## Try to break it"]
     parts += ["page.relearn(", "## Try your own", "keep=False", "## Caveats"]
-    parts += ["page.departures()", "## References", "page.glance()"]
+    parts += ["page.departures()", "## References"]
+    parts += ["page.references()", "page.glance()"]
     at = [text.find(part) for part in parts]
     assert -1 not in at, parts[at.index(-1)]
     assert at == sorted(at), [p for p, a, b in zip(parts[1:], at, at[1:]) if b < a]
@@ -156,17 +157,85 @@ def test_references_are_there_once():
     assert len(found) == len(set(found))
 
 
-def test_every_citation_and_every_mark_names_a_reference(name):
-    cited = re.findall(r"\{cite:?[a-z]*\}`([^`]+)`", prose(name))
-    cited = [key.strip() for group in cited for key in group.split(",")]
-    cited += re.findall(r'cite="([^"]+)"', "\n".join(code_of(name, "strategy")))
+def test_every_mark_names_a_reference(name):
+    cited = re.findall(r'cite="([^"]+)"', "\n".join(code_of(name, "strategy")))
     assert set(cited) <= set(keys())
 
 
-def test_labels_are_unique_across_the_book():
-    text = "\n".join(prose(name) for name in NAMES)
-    labels = re.findall(r"^:(?:label|name): *(\S+)", text, flags=re.MULTILINE)
-    assert len(labels) == len(set(labels))
+def test_every_citation_says_who_wrote_the_paper_that_it_links_to(name):
+    """`[Kurmanji et al. (2023)](address)`, both as `references.bib` has them."""
+    known = {
+        references.address(entry): (references.authors(entry), entry.fields["year"])
+        for entry in references.entries().entries.values()
+    }
+    for text, address in references.citations(name):
+        assert address in known, f"{text}: {address} is in no entry of references.bib"
+        who, year = known[address]
+        assert text in (f"{who} ({year})", f"{who}, {year}"), address
+
+
+def test_every_paper_that_is_linked_is_cited(name):
+    """A link to arXiv that is no citation would be missing in the list of references."""
+    links = re.findall(r"\]\((https?://(?:arxiv|doi)\.org/[^)\s]+)\)", prose(name))
+    assert len(links) == len(
+        [a for _, a in references.citations(name) if "arxiv.org" in a or "doi.org" in a]
+    )
+
+
+def test_a_page_lists_the_papers_that_it_cites(page):
+    cited = references.cited(page)
+    listed = references.listed(page)
+    assert cited and listed.count("<li>") == len(cited) == len(set(cited))
+    for key in cited:
+        assert references.address(references.entries().entries[key]) in listed
+
+
+#: Of MyST alone: JupyterLab shows it as it is written.
+BARE = {
+    "directive": r"^\s*(?:```+|~~~+|:::+)\s*\{",
+    "fence of colons": r"^\s*:::",
+    "role": r"\{[\w:+-]+\}`",
+    "label": r"^\([\w-]+\)=\s*$",
+    "label of an equation": r"\$\$\s*\([\w-]+\)",
+    "substitution": r"\{\{.*?\}\}",
+    "comment or break": r"^(?:%|\+\+\+)(?:\s|$)",
+    "footnote": r"\[\^[^\]]+\]",
+}
+
+
+def bare(text: str) -> list[str]:
+    """What of a text JupyterLab would not show as the site does."""
+    prose = re.sub(r"\$\$.+?\$\$(?!\s*\()", "", text, flags=re.DOTALL)
+    prose = re.sub(r"\$[^$\n]+\$", "", prose)
+    return [what for what, how in BARE.items() if re.search(how, prose, flags=re.MULTILINE)]
+
+
+def test_pages_read_in_jupyterlab_as_they_do_on_the_site(name):
+    for number, cell in enumerate(cells.notebook(name)["cells"], 1):
+        if cell["cell_type"] == "markdown":
+            text = cells.text_of(cell)
+            assert not bare(text), f"cell {number}"
+            assert text.count("$$") % 2 == 0, f"cell {number}: an equation has no end"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```{math}\n:label: eq-x\nx\n```",
+        "```{bibliography}\n```",
+        ":::{note}\nx\n:::",
+        "as {cite:p}`shi2025muse` says",
+        "see {ref}`x`",
+        "(eq-x)=\n# Title",
+        "$$\nx\n$$ (eq-x)",
+        "it is {{ rm }}",
+        "% nobody sees this",
+        "so[^1] it is",
+    ],
+)
+def test_what_jupyterlab_would_show_bare_is_found(text):
+    assert len(bare(text)) >= 1
+    assert bare("# Title\n\n$\\frac{a}{b}$ and\n\n$$\n{x}_{i}\n$$\n\n`code` [x](y)") == []
 
 
 def test_no_source_names_a_path_of_one_machine():

@@ -533,6 +533,18 @@ def test_text_from_rows_cannot_become_markup(project):
     assert sphinx_runs.substitutions(project)["top_table_synthetic"].count("\n") < 20
 
 
+def test_the_boards_come_with_the_site_where_the_leaderboards_links_lead(tmp_path):
+    made, out = tmp_path / "_build" / "boards", tmp_path / "_build" / "html"
+    made.mkdir(parents=True)
+    (made / "toy.csv").write_text("a,b\n")
+    app = Mock(srcdir=tmp_path, outdir=out)
+    app.builder.format = "html"
+    sphinx_runs.take_boards(app, RuntimeError("no"))
+    assert not out.exists()
+    sphinx_runs.take_boards(app, None)
+    assert (out / "notebooks" / ".." / "_build" / "boards" / "toy.csv").resolve().is_file()
+
+
 def test_the_live_pages_kernel_is_this_environments(monkeypatch):
     for name in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH"):
         monkeypatch.setenv(name, "0")

@@ -1,0 +1,194 @@
+"""One setting of a strategy, moved: a picture with a slider in JupyterLab, all at once elsewhere.
+
+Everything is drawn from what a sweep measured in advance (sweeps.py); moving the slider runs
+no strategy. Where no kernel answers, as on the site, the picture shows every value.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from . import charts
+from .sweeps import Point, Sweep
+
+#: How far from a reference a position is called the same as it.
+_NEAR = 0.2
+#: Positions further out than this are drawn at the edge.
+_EDGE = (-1.5, 1.75)
+
+
+def _mean(values: tuple[float | None, ...]) -> float:
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _place(z: float) -> str:
+    """A position in words."""
+    if np.isnan(z):
+        return "not measured"
+    if z < -_NEAR:
+        return "beyond the retrained models"
+    if z <= _NEAR:
+        return "like the retrained models"
+    return "like the original" if z >= 1 - _NEAR else "between retrained and original"
+
+
+def finding(sweep: Sweep) -> str:
+    """What moving the setting does, in one sentence with its numbers."""
+    points = sweep.found.points
+    means = [_mean(point.rm) for point in points]
+    best = int(np.nanargmax(means))
+    ends = [
+        f"{'none' if np.isnan(means[i]) else f'{means[i]:.0f}'} at {points[i].value:g}"
+        for i in dict.fromkeys((0, len(points) - 1))
+        if i != best
+    ]
+    return (
+        f"{sweep.strategy}: Retrain-Match is highest, {means[best]:.0f}, at "
+        f"{sweep.setting} = {points[best].value:g}; it is {' and '.join(ends)}"
+    )
+
+
+def told(sweep: Sweep, point: Point) -> str:
+    """What one value of the setting gives, in words and numbers."""
+    rm = [value for value in point.rm if value is not None]
+    chosen = " (the value that tuning chose)" if point.value == sweep.found.chosen else ""
+    head = f"{sweep.setting} = {point.value:g}{chosen}: "
+    if not rm:
+        return f"{head}no result: {point.reason}."
+    parts = [f"Retrain-Match {_mean(point.rm):.1f} (seeds {min(rm):.1f} to {max(rm):.1f})"]
+    for name, values in point.position.items():
+        z = _mean(values)
+        parts.append(f"{sweep.found.criteria[name]}: {_place(z)} (z {z:.2f})")
+    parts.append(f"{_mean(point.utility):.0%} of the utility kept")
+    if point.time_ratio is not None:
+        parts.append(f"{point.time_ratio:.2g} times the seconds of retraining")
+    return f"{head}{'; '.join(parts)}."
+
+
+def _alt(sweep: Sweep) -> str:
+    points, criteria = sweep.found.points, sweep.found.criteria
+
+    def of(point: Point) -> str:
+        places = "; ".join(f"{criteria[c]}: {_place(_mean(z))}" for c, z in point.position.items())
+        return f"At {point.value:g}, {places}; {_mean(point.utility):.0%} of the utility kept."
+
+    best = max(points, key=lambda point: np.nan_to_num(_mean(point.rm), nan=-1.0))
+    shown = {point.value: point for point in (points[0], best, points[-1])}
+    return (
+        f"Two panels over {sweep.setting} ({sweep.meaning}), {len(points)} values on "
+        f"{sweep.workload}. {finding(sweep)}. {' '.join(map(of, shown.values()))} "
+        f"Tuning chose {sweep.found.chosen:g}."
+    )
+
+
+def _line(panel, points, values, colour: str, stroke="-", marker: str = "", faint=True) -> float:
+    """Means over seeds as a line, seeds as faint points; returns the last mean."""
+    means = [_mean(each) for each in values]
+    panel.plot(range(len(points)), means, color=colour, ls=stroke, lw=1.5, marker=marker, ms=4)
+    if faint:
+        dots = [(x, v) for x, each in enumerate(values) for v in each if v is not None]
+        panel.plot(*zip(*dots, strict=True), ".", color=colour, ms=3, mew=0, alpha=0.4)
+    return means[-1]
+
+
+def picture(sweep: Sweep, category: str, at: int | None = None) -> charts.Chart:
+    """Retrain-Match and the three positions over the values of the setting.
+
+    Args:
+        sweep: A measured one.
+        category: Of the strategy, for the colour.
+        at: Number of the value that the slider stands on; None shows none of them.
+    """
+    points, mark = sweep.found.points, charts.PALETTE[category]
+    title = finding(sweep) if at is None else f"{sweep.setting} = {points[at].value:g}"
+    black, strokes = "#000000", ("-", (0, (5, 2)), (0, (1, 1.5)))
+    names = {
+        key: "\n".join(textwrap.wrap(charts._clean(name), 16))
+        for key, name in sweep.found.criteria.items()
+    }
+    with charts._drawing():
+        words = [line for name in (*names.values(), "retrained") for line in name.split("\n")]
+        right = 0.25 + max(map(charts._inches, words))
+        figure, (score, place), _ = charts._canvas(
+            title, 2.2, 0.5, right=right, panels=2, gap=0.55, above=0.34
+        )
+        _line(score, points, [p.rm for p in points], mark.colour, marker=mark.marker)
+        kept = [tuple(u and 100 * u for u in p.utility) for p in points]
+        _line(score, points, kept, charts.CONTROL.colour, strokes[1], faint=False)
+        ends = {"original": 1.0, "retrained": 0.0}
+        for name, level in ends.items():
+            place.axhline(level, color=black, ls=(0, (4, 3)) if level else "-", lw=1.2)
+        for (key, name), stroke in zip(names.items(), strokes, strict=True):
+            cut = [tuple(z and float(np.clip(z, *_EDGE)) for z in p.position[key]) for p in points]
+            ends[name] = _line(place, points, cut, mark.colour, stroke)
+        _finish(sweep, score, place, ends, at)
+    said = _alt(sweep) if at is None else told(sweep, points[at])
+    return charts.Chart(figure, said, title)
+
+
+def _finish(sweep: Sweep, score, place, ends: dict[str, float], at: int | None) -> None:
+    """Axes, labels, and the value that was chosen or moved to."""
+    points = sweep.found.points
+    values = [point.value for point in points]
+    low, high = min(-0.3, place.get_ylim()[0]), max(1.3, place.get_ylim()[1])
+    score.set(ylim=(-3, 103))
+    place.set(ylim=(low, high))
+    for panel in (score, place):
+        panel.set(xlim=(-0.3, len(points) - 0.7))
+        panel.set_xticks(range(len(points)), [f"{value:g}" for value in values])
+        panel.set_xlabel(sweep.setting)
+        stands = values.index(sweep.found.chosen) if at is None else at
+        panel.axvline(stands, color="#000000", alpha=0.12, lw=9, zorder=0)
+    if at is not None and not np.isnan(reached := _mean(points[at].rm)):
+        score.plot(at, reached, "o", mfc="none", mec="#000000", mew=1.2, ms=9)
+        side = -12 if reached > 85 else 7
+        charts._note(score, f"{reached:.0f}", (at, reached), (0, side))
+    charts._note(
+        score, "Retrain-Match; grey: utility kept, %", (0, 1), (0, 5), "axes fraction", "left"
+    )
+    charts._note(place, "position z of each criterion", (0, 1), (0, 5), "axes fraction", "left")
+    gap = (high - low) * 0.165 / 2.2 * max(name.count("\n") + 1 for name in ends)
+    heights = charts._spread(list(ends.values()), gap, low, high)
+    for name, y in zip(ends, heights, strict=True):
+        place.text(len(points) - 0.6, y, name, va="center")
+
+
+class Moved:
+    """The picture of a page: what Jupyter shows is a slider, and the whole picture as HTML."""
+
+    def __init__(self, sweep: Sweep, category: str):
+        self.sweep, self.category = sweep, category
+
+    def widget(self):
+        """The slider and the picture that follows it."""
+        import ipywidgets
+
+        points = self.sweep.found.points
+        html = cache(lambda at: self._at(at))
+        options = [(f"{point.value:g}", number) for number, point in enumerate(points)]
+        chosen = [point.value for point in points].index(self.sweep.found.chosen)
+        slider = ipywidgets.SelectionSlider(
+            options=options,
+            value=chosen,
+            description=self.sweep.setting,
+            style={"description_width": "initial"},
+            layout={"width": "30em"},
+        )
+        shown = ipywidgets.HTML(html(chosen))
+        slider.observe(lambda change: setattr(shown, "value", html(change["new"])), "value")
+        return ipywidgets.VBox([slider, shown])
+
+    def _at(self, at: int) -> str:
+        chart = picture(self.sweep, self.category, at)
+        return f'{chart._repr_html_()}<p role="status">{escape(chart.alt)}</p>'
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        still = picture(self.sweep, self.category)
+        bundle = self.widget()._repr_mimebundle_()
+        return {**bundle, "text/html": still._repr_html_(), "text/plain": repr(still)}
