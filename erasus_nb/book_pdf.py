@@ -104,7 +104,7 @@ def print_page(program: str, page: Path, path: Path, about: dict[str, str]) -> N
         view.add_style_tag(content=(here / "print.css").read_text("utf-8"))
         view.evaluate((here / "print.js").read_text("utf-8"), about)
         # Chromium knows on which page a heading is once it has printed it, and not before.
-        view.evaluate(_NUMBER, _page_numbers(view.pdf(**_PRINT)))
+        view.evaluate(_NUMBER, page_numbers(view.pdf(**_PRINT)))
         printed = view.pdf(**_PRINT)
         chromium.close()
     with pikepdf.open(io.BytesIO(printed)) as book:
@@ -118,7 +118,7 @@ _NUMBER = """(pages) => document.querySelectorAll(".book-contents a").forEach(
     (entry) => { entry.dataset.page = pages[entry.hash.slice(1)]; })"""
 
 
-def _page_numbers(printed: bytes) -> dict[str, int]:
+def page_numbers(printed: bytes) -> dict[str, int]:
     """Id of a heading -> the number of the page that it is on."""
     import pikepdf
 

@@ -47,11 +47,13 @@ def drop_thebe(app) -> None:
     """Disconnect sphinx-thebe, which jupyter-book always loads.
 
     It starts kernels on another server, which no page here offers, and defines its constants
-    twice on a page, which browsers report as an error.
+    twice on a page, which browsers report as an error. Its style sheet stays: every page asks
+    for it already.
     """
     for handlers in list(app.events.listeners.values()):
         for handler in list(handlers):
-            if handler.handler.__module__ == "sphinx_thebe":
+            step = handler.handler
+            if step.__module__ == "sphinx_thebe" and step.__name__ != "st_static_path":
                 app.disconnect(handler.id)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import pikepdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
@@ -356,6 +357,38 @@ def check_board(view, table) -> None:
     assert abs(name.bounding_box()["x"] - box.bounding_box()["x"]) < 3
     background = name.evaluate("(cell) => getComputedStyle(cell).backgroundColor")
     assert background.startswith("rgb("), f"other columns shine through: {background}"
+
+
+# ------------------------------------------------------------------ the book as PDF
+
+BOOK = """<!doctype html><html lang="en"><title>Book</title><body><header>menu</header><main>
+<article class="bd-article"><section><h1>Start<a class="headerlink" href="#s">#</a></h1><p>Text</p>
+<div class="toctree-wrapper"><span id="document-a"></span><section><h2>First</h2>
+<section id="same"><h3>Part</h3></section></section><span id="document-b"></span>
+<section><h2>Second</h2><section id="same"><h3>Other part</h3></section></section></div></section>
+</article></main></body></html>"""
+
+
+def test_the_book_is_printed_with_a_cover_contents_and_numbers_of_pages(tmp_path):
+    page = tmp_path / "book.html"
+    page.write_text(BOOK, "utf-8")
+    (tmp_path / "_config.yml").write_text("title: A title\nauthor: Someone\n")
+    # In a process of its own: one of them can hold one Playwright.
+    program = (
+        "import sys, pathlib as p, erasus_nb.book_pdf as b; b.make(*map(p.Path, sys.argv[1:]))"
+    )
+    subprocess.run([sys.executable, "-c", program, page, tmp_path], cwd=ROOT, check=True)
+    path = tmp_path / book_pdf.FOLDER / book_pdf.NAME
+    assert book_pdf.current(tmp_path) == path
+    with pikepdf.open(path) as book:
+        # Cover, contents, start, and a page for each chapter.
+        assert len(book.pages) == 5
+        with book.open_outline() as outline:
+            assert [item.title for item in outline.root] == ["Start"]
+        links = [str(link.Dest) for link in book.pages[1].Annots]
+        assert links == [f"/contents-{number}" for number in range(1, 6)]
+    numbers = book_pdf.page_numbers(path.read_bytes())
+    assert [numbers[f"contents-{number}"] for number in range(1, 6)] == [3, 4, 4, 5, 5]
 
 
 # ------------------------------------------------------------------ the check itself
