@@ -662,7 +662,7 @@ def test_a_fresh_clone_builds_without_a_warning_and_says_what_is_missing(builds)
 
 
 def test_only_finished_runs_of_the_same_code_are_shown(builds):
-    done, html = builds["run"]
+    done, html, _ = builds["run"]
     for name in ("gradient", "parameter"):
         assert f"ANSWER OF {name.upper()}" in html[name]
         assert "Shown without outputs" not in html[name]
