@@ -155,6 +155,15 @@ def test_tables_of_pandas_sets_and_ranges_are_the_same_as_tensors(trained, resul
         assert again.bench(1).own.fingerprint == trained.bench(1).own.fingerprint
 
 
+def test_what_happens_to_the_readers_tensors_later_changes_nothing():
+    points, labels = X.clone(), Y.clone()
+    mine = own.Classifier(network, (points, labels), range(40))
+    before = mine.bench(1).own.fingerprint
+    points += 1
+    labels[:] = 0
+    assert mine.bench(2).own.fingerprint == before
+
+
 # ------------------------------------------------------------------ models that are given
 
 
