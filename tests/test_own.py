@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import erasus_nb.__main__ as cli
 import erasus_nb.own as own
 from erasus_nb import ROOT, cells, charts, keys, records, score, selection
 from erasus_nb.parameters import ParameterError
@@ -600,6 +601,14 @@ def test_the_page_is_run_with_the_others_and_is_no_category():
     assert "your_own" in selection.runnable(ROOT) and "your_own" in cells.names()
     assert "your_own" not in selection.categories(ROOT)
     assert set(selection.runnable(ROOT)) == {*selection.categories(ROOT), *selection.GUIDES}
+
+
+def test_the_page_and_no_other_is_run_again_when_this_code_changes():
+    path = ROOT / "erasus_nb" / "own.py"
+    edited = keys.Sources(instead={path: path.read_text("utf-8") + "\nNEW = 1\n"})
+    assert edited.pages_code() == keys.sources().pages_code()
+    assert cli.guide_code() == keys.sources().pages_code("erasus_nb.own")
+    assert edited.pages_code("erasus_nb.own") != cli.guide_code()
 
 
 def test_no_row_of_the_book_depends_on_models_of_ones_own():
