@@ -79,7 +79,8 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
         ParameterError: it is neither, or inputs and labels do not fit.
     """
     if isinstance(given, (tuple, list)) and len(given) == 2:
-        inputs, labels = (_tensor(name, part) for part in given)
+        # Copied: what happens to the reader's own tensors later must not change the data here.
+        inputs, labels = (_tensor(name, part).clone() for part in given)
     elif hasattr(given, "__getitem__") and not hasattr(given, "dtype"):
         try:
             items = [given[place] for place in range(len(given))]
@@ -146,7 +147,7 @@ def _copied(model: nn.Module, device: torch.device) -> nn.Module:
     """
     try:
         copied = copy.deepcopy(model).to(device)
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's module says
+    except Exception as error:  # noqa: BLE001 - whatever a user's module says
         raise ParameterError(
             "strategies work on copies of the model, and this one cannot be copied with "
             f"copy.deepcopy: {type(error).__name__}: {error}"
@@ -164,7 +165,7 @@ def _made(make_one: Callable[[], nn.Module], what: str) -> nn.Module:
     """
     try:
         found = make_one()
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's function says
+    except Exception as error:  # noqa: BLE001 - whatever a user's function says
         raise ParameterError(
             f"{what} must make a new module when it is called without arguments; "
             f"{type(error).__name__}: {error}"
@@ -184,7 +185,7 @@ def _classes(model: nn.Module, inputs: Tensor) -> int:
     shape = tuple(inputs.shape[1:])
     try:
         said = copy.deepcopy(model).eval()(inputs)
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's forward says
+    except Exception as error:  # noqa: BLE001 - whatever a user's forward says
         raise ParameterError(
             f"the model does not take inputs of shape ({', '.join(map(str, ('n', *shape)))}) and "
             f"type {inputs.dtype}: {type(error).__name__}: {error}"
@@ -430,7 +431,7 @@ class OwnBench(Bench):
     own: OwnClassifier | None = None
 
     def _open(self) -> OwnClassifier:
-        # Threads stay as they are: how large a stranger's model is, nobody knows.
+        # Threads stay as they are: how large a user's model is, nobody knows.
         return self.own
 
     def kinds(self) -> tuple[str, ...]:
@@ -535,7 +536,7 @@ def unlearn(
     settings = _checked_settings(settings, functions)
     try:
         reference = bench.references()
-    except (RuntimeError, ValueError) as error:  # of a stranger's model, in training
+    except (RuntimeError, ValueError) as error:  # of a user's model, in training
         raise ParameterError(
             f"the models cannot be trained or measured: {type(error).__name__}: {error}"
         ) from error

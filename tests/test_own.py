@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import erasus_nb.__main__ as cli
 import erasus_nb.own as own
 from erasus_nb import ROOT, cells, charts, keys, records, score, selection
 from erasus_nb.parameters import ParameterError
@@ -153,6 +154,15 @@ def test_tables_of_pandas_sets_and_ranges_are_the_same_as_tensors(trained, resul
     for ids in (set(range(40)), range(39, -1, -1), torch.arange(160) < 40):
         again = own.Classifier(network, (table, column), ids, **rest, recipe=RECIPE)
         assert again.bench(1).own.fingerprint == trained.bench(1).own.fingerprint
+
+
+def test_what_happens_to_the_readers_tensors_later_changes_nothing():
+    points, labels = X.clone(), Y.clone()
+    mine = own.Classifier(network, (points, labels), range(40))
+    before = mine.bench(1).own.fingerprint
+    points += 1
+    labels[:] = 0
+    assert mine.bench(2).own.fingerprint == before
 
 
 # ------------------------------------------------------------------ models that are given
@@ -591,6 +601,14 @@ def test_the_page_is_run_with_the_others_and_is_no_category():
     assert "your_own" in selection.runnable(ROOT) and "your_own" in cells.names()
     assert "your_own" not in selection.categories(ROOT)
     assert set(selection.runnable(ROOT)) == {*selection.categories(ROOT), *selection.GUIDES}
+
+
+def test_the_page_and_no_other_is_run_again_when_this_code_changes():
+    path = ROOT / "erasus_nb" / "own.py"
+    edited = keys.Sources(instead={path: path.read_text("utf-8") + "\nNEW = 1\n"})
+    assert edited.pages_code() == keys.sources().pages_code()
+    assert cli.guide_code() == keys.sources().pages_code("erasus_nb.own")
+    assert edited.pages_code("erasus_nb.own") != cli.guide_code()
 
 
 def test_no_row_of_the_book_depends_on_models_of_ones_own():
