@@ -133,6 +133,13 @@ def test_a_small_alpha_destroys_the_language_model_and_a_large_one_selects_nothi
     assert set(at("llm", 5.0).rm) == {None} and "can select nothing" in at("llm", 5.0).reason
 
 
+def test_pushing_further_from_a_caption_costs_what_should_stay_and_forgets_little_more():
+    assert z("diffusion", 0.0, "C2") <= 0.25 and z("diffusion", 3.0, "C2") > 0.05
+    assert 0.25 < kept("diffusion", 0.0) < 0.45 and kept("diffusion", 3.0) < 0.1
+    etas = sweeps.read("diffusion").values
+    assert all(kept("diffusion", a) > kept("diffusion", b) for a, b in zip(etas, etas[1:]))
+
+
 # ------------------------------------------------------------------ the picture
 
 
