@@ -8,11 +8,12 @@ READY := $(VENV)/.installed
 # Two processes whose torch threads wait for each other take five to ten times longer.
 export OMP_NUM_THREADS = 1
 
-.PHONY: book test clean help
+.PHONY: book pdf test clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make book [PROFILE=laptop]   run every notebook, build the site, print its address"
+	@echo "make pdf                     the same, with the book as one PDF linked from the site (needs Chromium)"
 	@echo "make test                    run the test suite"
 	@echo "make clean                   remove the built site and the executed notebooks"
 	@echo "PYTHON=... chooses the Python (3.11 or newer) that the environment is made with."
@@ -20,6 +21,10 @@ help:
 book: $(READY)
 	$(BIN)/python -m erasus_nb run --profile $(PROFILE)
 	$(BIN)/python -m erasus_nb book
+
+pdf: $(READY)
+	$(BIN)/python -m erasus_nb run --profile $(PROFILE)
+	$(BIN)/python -m erasus_nb pdf
 
 test: $(READY)
 	$(BIN)/python -m pytest

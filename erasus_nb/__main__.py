@@ -18,7 +18,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import ROOT, cells, keys, parameters, profiles, records, selection, sphinx_runs, workloads
+from . import (
+    ROOT,
+    book_pdf,
+    cells,
+    keys,
+    parameters,
+    profiles,
+    records,
+    selection,
+    sphinx_runs,
+    workloads,
+)
 from .runner import Job, Runner, check_writable, clock, cores, kernel_environment
 from .workloads import identity
 
@@ -55,7 +66,7 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         for workload in values.get("workloads", []):
             parameters.one_of("workload", workload, workloads.WORKLOADS)
         for strategy in values.get("strategies", []):
-            parameters.one_of("strategy", strategy, parameters.strategies_in(path))
+            parameters.one_of("strategy", strategy, _strategies(name))
         if values.get("seeds") is not None and values["seeds"] < 1:
             raise parameters.ParameterError("seeds must be at least 1")
         if values.get("model"):
@@ -72,6 +83,12 @@ def _values(name: str, given: Sequence[Sequence[str]], profile: str | None) -> d
         if folder and Path(folder).is_dir():
             values[what] = ":".join(filter(None, (str(Path(folder).resolve()), request)))
     return values
+
+
+def _strategies(name: str) -> list[str]:
+    """The strategies that a page can run: its own, or those of all pages on a guide."""
+    pages = selection.categories(ROOT) if name in selection.GUIDES else [name]
+    return [s for p in pages for s in parameters.strategies_in(ROOT / "notebooks" / f"{p}.ipynb")]
 
 
 def _supported(name: str) -> list[str]:
@@ -143,7 +160,7 @@ _ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble"
 
 def run(args: argparse.Namespace) -> int:
     """Run notebooks with papermill into _runs/, several at once; finished ones are skipped."""
-    pages = selection.categories(ROOT)
+    pages = selection.runnable(ROOT)
     for name in args.categories:
         if name not in pages:
             raise Refused(f"there is no category {name!r}; there are {', '.join(pages)}")
@@ -189,22 +206,38 @@ def run(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------ book, board, export
 
 
-def book(args: argparse.Namespace) -> int:
-    """Build the site from the executed notebooks and the rows; warnings are errors."""
+def _jupyter_book(*arguments: str) -> int:
+    """Run jupyter-book's build on the project; warnings are errors. Returns its exit code."""
     main = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", main, "build", ".", "-W", "--keep-going"]
+    command = [sys.executable, "-c", main, "build", ".", "-W", "--keep-going", *arguments]
     check_writable(ROOT / "_build")
     with tempfile.TemporaryDirectory(prefix="erasus-") as folder:
         environment = kernel_environment(Path(folder))
         # What the terminal cannot show stops no build.
         environment["PYTHONIOENCODING"] = f"{sys.stdout.encoding or 'utf-8'}:backslashreplace"
         code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    if code:
+        print("The build had warnings or errors; they are listed above.", file=sys.stderr)
+    return code
+
+
+def book(args: argparse.Namespace) -> int:
+    """Build the site from the executed notebooks and the rows; warnings are errors."""
+    code = _jupyter_book()
     index = ROOT / "_build" / "html" / "index.html"
     if index.is_file():
         print(f"\nThe site: {index.as_uri()}")
-    if code:
-        print("The build had warnings or errors; they are listed above.", file=sys.stderr)
     return 1 if code else 0
+
+
+def pdf(args: argparse.Namespace) -> int:
+    """Print the book as one PDF with Chromium, and build the site with a link to it."""
+    book_pdf.browser()  # that it is missing is said before any work
+    if _jupyter_book("--builder", "singlehtml"):
+        return 1
+    path = book_pdf.make(ROOT / "_build" / "singlehtml" / "intro.html")
+    print(f"\nThe book: {path.as_uri()}, {path.stat().st_size / 1e6:.1f} MB")
+    return book(args)
 
 
 def _folder(given: str | None) -> Path:
@@ -401,6 +434,7 @@ def parser() -> argparse.ArgumentParser:
     each.add_argument("--force", action="store_true", help="run up-to-date notebooks too")
 
     _describe(commands, book)
+    _describe(commands, pdf)
 
     each = _describe(commands, board)
     each.add_argument("--workload", help="only this one")

@@ -63,10 +63,7 @@ class Bench(Measuring):
 
     def __post_init__(self):
         keys.sources()  # read now, so that what is edited while this runs is told from it
-        if self.device == "cpu":
-            # A second thread waits more than it works at these sizes; processes run side by side.
-            torch.set_num_threads(1)
-        self.load = workloads.load(self.workload, self.profile, self.device, self.published)
+        self.load = self._open()
         if self.seeds is None:
             self.seeds = range(self.load.sizes.seeds)
         self.seeds = tuple(self.seeds)
@@ -84,6 +81,13 @@ class Bench(Measuring):
         #: What the last `run` raised first, of a row that is an error now; None if nothing.
         self.failure: Exception | None = None
         self.prepare()
+
+    def _open(self) -> workloads.base.Workload:
+        """The workload of this name."""
+        if self.device == "cpu":
+            # A second thread waits more than it works at these sizes; processes run side by side.
+            torch.set_num_threads(1)
+        return workloads.load(self.workload, self.profile, self.device, self.published)
 
     # ---- names and code
 
@@ -152,6 +156,10 @@ class Bench(Measuring):
             code = keys.digest("live", common, keys.live_code(function))
         return (code if given is None else keys.digest("given", code, given)), edited
 
+    def reference_code(self) -> str:
+        """The `code` of the rows of originals and retrained models here."""
+        return keys.sources().row_code(self.load.made_by, self.workload, self.profile, "reference")
+
     def uncommitted(self, function: Callable) -> bool:
         """Whether a strategy of a page is not, as it runs, what was last committed.
 
@@ -166,6 +174,14 @@ class Bench(Measuring):
         same = here == head.strategy_code(page, name, self.workload)
         return not (same and keys.committed(function, page))
 
+    def kinds(self) -> tuple[str, ...]:
+        """The reference models that there are."""
+        return "original", "retrained"
+
+    def controls(self) -> list[Callable]:
+        """The controls and baselines that are measured beside every strategy."""
+        return controls.on(self.load.provides)
+
     def references(self, controls_too: bool = True) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
@@ -178,9 +194,9 @@ class Bench(Measuring):
             controls_too: False leaves the controls out: a score needs none of them.
         """
         writer = self._writer("reference")
-        functions = {c.__name__: c for c in controls.on(self.load.provides) if controls_too}
+        functions = {c.__name__: c for c in self.controls() if controls_too}
         pieces = [self.seeds] if self.load.stacked else [(s,) for s in self.seeds]
-        names = ("original", "retrained", *functions)
+        names = (*self.kinds(), *functions)
         items = [(name, seeds) for name in names for seeds in pieces]
         if writer.path is not None:
             items = shared(items, writer.turn)
@@ -203,7 +219,7 @@ class Bench(Measuring):
 
     def _reference(self, writer: Writer, kind: str, seed: int) -> None:
         """Measure the original or the retrained model of one seed."""
-        code = keys.sources().row_code(self.load.made_by, self.workload, self.profile, "reference")
+        code = self.reference_code()
         key = self.row_key(code, kind, seed)
         if writer.has(kind, seed, key, self._comparable()):
             return
@@ -272,7 +288,7 @@ class Bench(Measuring):
 
     def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
         """The settings of a row here that differ from the defaults, and who chose them."""
-        if function in controls.on(self.load.provides):
+        if function in self.controls():
             by = "fixed fractions of the base recipe"
             return self.load.adapted(function, {}, by)[0], by
         return self.load.adapted(function, *tuned_settings(function, self.workload))

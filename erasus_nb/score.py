@@ -413,6 +413,44 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def told_apart(
+    scores: Mapping[str, Mapping[int, float]],
+    test: Callable[[Mapping, Mapping], tuple[float, float, int]] = paired,
+) -> dict[tuple[str, str], str | None]:
+    """For each pair of rows: which is significantly better, after Holm over all pairs.
+
+    Args:
+        scores: Row -> seed -> score, higher is better; or whatever `test` compares.
+        test: Two rows' scores -> difference, two-sided p, number of shared seeds.
+
+    Returns:
+        Pair of names -> the better one, or None where the seeds cannot tell.
+    """
+    pairs = list(itertools.combinations(scores, 2))
+    tests = [test(scores[a], scores[b]) for a, b in pairs]
+    adjusted = holm([p for _, p, _ in tests])
+    return {
+        (a, b): (a if difference > 0 else b) if p < ALPHA else None
+        for (a, b), (difference, *_), p in zip(pairs, tests, adjusted, strict=True)
+    }
+
+
+def ranks_of(
+    names: Sequence[str], better: Mapping[tuple[str, str], str | None]
+) -> dict[str, tuple[int, int]]:
+    """Row -> [1 + rows significantly better, M - rows significantly worse].
+
+    Args:
+        better: As `told_apart` returns it.
+    """
+    above, below = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for (a, b), winner in better.items():
+        if winner is not None:
+            below[winner] += 1
+            above[b if winner == a else a] += 1
+    return {name: (1 + above[name], len(names) - below[name]) for name in names}
+
+
 def rank_intervals(
     scores: Mapping[str, Mapping[int, float]],
 ) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
@@ -422,22 +460,11 @@ def rank_intervals(
         scores: Row -> seed -> score, higher is better.
 
     Returns:
-        Row -> [1 + rows significantly better, M - rows significantly worse], and
-        (pairs told apart, all pairs).
+        Row -> rank interval (see `ranks_of`), and (pairs told apart, all pairs).
     """
-    pairs = list(itertools.combinations(scores, 2))
-    tests = [paired(scores[a], scores[b]) for a, b in pairs]
-    better, worse = dict.fromkeys(scores, 0), dict.fromkeys(scores, 0)
-    resolved = 0
-    adjusted = holm([p for _, p, _ in tests])
-    for (a, b), (difference, *_), p in zip(pairs, tests, adjusted, strict=True):
-        if p < ALPHA:
-            above, below = (a, b) if difference > 0 else (b, a)
-            resolved += 1
-            better[below] += 1
-            worse[above] += 1
-    ranks = {name: (1 + better[name], len(scores) - worse[name]) for name in scores}
-    return ranks, (resolved, len(pairs))
+    better = told_apart(scores)
+    resolved = sum(winner is not None for winner in better.values())
+    return ranks_of(list(scores), better), (resolved, len(better))
 
 
 def tiers(ranks: Mapping[str, tuple[int, int]]) -> dict[str, str]:
@@ -1041,81 +1068,10 @@ def what_is_missing(board: Board, mark: Callable[[str], str] = str) -> str:
 # -------------------------------------------------------------- across boards and rules
 
 
-@dataclass(frozen=True)
-class Overall:
-    """One strategy over all workloads.
-
-    Args:
-        rm: Mean over workloads of its mean RM.
-        by_workload: Workload -> mean RM, where it is ok.
-        workloads: How many those are.
-        rank: Place among the strategies that are ok on every workload, equal scores
-            sharing a place; None for the others, and for controls and references.
-        above_control: Whether it is significantly better than the best cheap control on
-            every workload. Only then may a rank of 1 be called first.
-    """
-
-    name: str
-    kind: str
-    category: str
-    rm: float
-    by_workload: dict[str, float]
-    workloads: int
-    rank: int | None
-    above_control: bool = False
-
-
-def _standard(boards: Mapping[str, Board]) -> dict[str, Board]:
+def standard(boards: Mapping[str, Board]) -> dict[str, Board]:
     """The boards of the standard request."""
     kind = lambda board: board.facts.get("request_kind", "standard")
     return {name: board for name, board in boards.items() if kind(board) == "standard"}
-
-
-def overall(boards: Mapping[str, Board]) -> list[Overall]:
-    """Mean RM over workloads: ranked rows first, then by number of workloads and RM.
-
-    Boards of another request than the standard one say how a workload's strategies do there,
-    and are left out where there are standard ones.
-    """
-    boards = _standard(boards) or boards
-    scores: dict[str, dict[str, float]] = {}
-    known: dict[str, Standing] = {}
-    for workload, board in boards.items():
-        for standing in board.standings:
-            if standing.status == "ok" and standing.rm:
-                known.setdefault(standing.name, standing)
-                scores.setdefault(standing.name, {})[workload] = standing.rm.mean
-    mean = {name: statistics.fmean(found.values()) for name, found in scores.items()}
-    everywhere = [
-        name
-        for name, found in scores.items()
-        if len(found) == len(boards) and known[name].kind == "strategy"
-    ]
-    lines = []
-    for name, found in scores.items():
-        rank = None
-        if name in everywhere:
-            rank = 1 + sum(mean[other] > mean[name] + 1e-9 for other in everywhere)
-        kind, category = known[name].kind, known[name].category
-        better = all(name in {s.name for s in b.above_control} for b in boards.values())
-        lines.append(Overall(name, kind, category, mean[name], found, len(found), rank, better))
-    return sorted(lines, key=lambda x: (x.rank or math.inf, -x.workloads, -round(x.rm, 9), x.name))
-
-
-def first_overall(lines: Sequence[Overall], mark: Callable[[str], str] = str) -> str:
-    """Who is first over all workloads, in one sentence without a full stop."""
-    better = [line for line in lines if line.rank and line.above_control]
-    than = "significantly better than the best cheap control on every workload"
-    if not better:
-        return f"No strategy is {than}"
-    if len(better) == 1:
-        return f"Only {mark(better[0].name)} is {than}"
-    first = [mark(line.name) for line in better if line.rank == 1]
-    if not first:
-        names = listed(mark(line.name) for line in better)
-        return f"{names} are {than}, and none of them has the highest mean"
-    shared = "is first" if len(first) == 1 else "share the first place"
-    return f"{listed(first)} {shared} by the mean; {len(better)} strategies are {than}"
 
 
 @dataclass(frozen=True)
@@ -1374,14 +1330,14 @@ def at_home(
         boards: Workload -> board; those of other requests than the standard one do not count.
         home: Category in small letters -> workload.
     """
-    standard = _standard(boards)
+    shown = standard(boards)
     found: dict[str, tuple[str, Standing]] = {}
-    every = [s for board in standard.values() for s in board.of("strategy")]
+    every = [s for board in shown.values() for s in board.of("strategy")]
     for category in dict.fromkeys(s.category for s in every):
         wanted = home(category.lower())
-        order = sorted(standard, key=lambda name: name != wanted)
+        order = sorted(shown, key=lambda name: name != wanted)
         for workload in order:
-            for standing in standard[workload].of("strategy"):
+            for standing in shown[workload].of("strategy"):
                 if standing.category != category:
                     continue
                 native = standing.status == "ok" and not standing.analogue

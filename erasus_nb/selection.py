@@ -22,9 +22,20 @@ BOARD_PROFILES = ("laptop", "full")
 PUBLISHED = "published"
 
 
+#: The page that is made of the rows alone, while the site is built.
+LIVE = "leaderboard"
+#: Pages that are run like strategy pages, and make no rows of the book.
+GUIDES = ("your_own",)
+
+
+def runnable(root: Path) -> list[str]:
+    """The pages that are run before the site is built: every notebook of the book but one."""
+    return [name for name in cells.pages_in(root / "notebooks") if name != LIVE]
+
+
 def categories(root: Path) -> list[str]:
-    """The strategy pages: every notebook of the book but the leaderboard."""
-    return [name for name in cells.pages_in(root / "notebooks") if name != "leaderboard"]
+    """The strategy pages."""
+    return [name for name in runnable(root) if name not in GUIDES]
 
 
 def controls() -> list[str]:

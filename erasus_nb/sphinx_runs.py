@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -292,7 +293,7 @@ def _top_table(board: Board, best: int) -> str:
     return "\n".join(lines)
 
 
-#: Rows that are no candidates and whose score stands in prose.
+#: References and controls whose score stands in prose.
 _YARDSTICKS = (
     "original",
     "retrained",
@@ -343,6 +344,33 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     return facts
 
 
+#: Numbers and pictures of the whole book that stand on the front page.
+_OVERALL = ("answer", "advice", "certainty", "heat_map", "overall_table", "overall_notes")
+
+
+def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
+    """The substitutions on all workloads together; only boards that pass their gates count."""
+    from . import advice, front, overall, score
+
+    order = sorted(boards, key=lambda name: [*WORKLOADS, name].index(name))
+    shown = score.standard({w: boards[w] for w in order if boards[w].gates_passed})
+    if not shown:
+        return {}
+    lines = overall.overall(shown)
+    count = len(shown)
+    columns = front.overall_columns(front.marks(root), count)
+    return {
+        "answer": overall.first_place(lines, code_span) + ".",
+        "advice": advice.advice(lines, code_span, root),
+        "certainty": advice.certainty(shown, code_span),
+        "heat_map": front.heat_map(lines, shown, root=root),
+        "overall_table": front.overall_table(lines, root=root, more=False),
+        "overall_notes": front.notes([c for c in columns if not c.more], score.FLAGS),
+        "n_strategies": str(sum(line.kind == "strategy" for line in lines)),
+        "n_workloads": str(count),
+    }
+
+
 def _stamp_text(rows: Rows) -> str:
     documents = [d for group in rows.documents.values() for d in group]
     profiles = " and ".join(sorted({d.profile for d in documents}))
@@ -369,7 +397,9 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     comparison leaves out), original_rm_W, retrained_rm_W, random_init_rm_W,
     partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, null_space_projection_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
-    rows_stamp and downloads. Without rows every value is an honest phrase.
+    rows_stamp and downloads; answer, advice and certainty (sentences on all workloads
+    together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads.
+    Without rows every value is an honest phrase.
 
     Raises:
         records.RecordError: a result file is unreadable or foreign; it is named. Or none of
@@ -379,13 +409,15 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     root = Path(root)
     folder = choose_rows(root)
     facts = {"rows_stamp": "no rows have been measured yet", "downloads": NO_ROWS}
+    facts |= dict.fromkeys(_OVERALL, NO_ROWS) | {"n_strategies": "no", "n_workloads": "no"}
     boards, stale = {}, {}
     if folder is not None:
         from . import score  # here, so that a site without rows needs no statistics
 
         rows = selection.usable(folder, root)
         boards, stale = score.boards_of(rows), rows.aside
-        facts = {"rows_stamp": _stamp_text(rows), "downloads": _downloads(root, folder, rows)}
+        facts |= {"rows_stamp": _stamp_text(rows), "downloads": _downloads(root, folder, rows)}
+        facts |= _overall_facts(boards, root)
     for workload in dict.fromkeys([*WORKLOADS, *boards]):
         unknown = STALE if workload in stale else UNKNOWN
         facts |= _facts_of(workload, boards.get(workload), unknown)
@@ -399,10 +431,18 @@ def fill(app, config) -> None:
     except (records.RecordError, ValueError) as error:
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
-        facts = {"rows_stamp": unusable, "downloads": unusable}
+        facts = dict.fromkeys(("rows_stamp", "downloads", *_OVERALL), unusable)
+        facts |= {"n_strategies": "no", "n_workloads": "no"}
         for workload in WORKLOADS:
             facts |= dict.fromkeys(_facts_of(workload, None, UNKNOWN), unusable)
     config.myst_substitutions = {**config.myst_substitutions, **facts}
+
+
+def take_boards(app, exception) -> None:
+    """Sphinx `build-finished`: the boards as files, where the leaderboard's links lead to."""
+    made = Path(app.srcdir) / "_build" / "boards"
+    if exception is None and made.is_dir() and app.builder.format == "html":
+        shutil.copytree(made, Path(app.outdir) / "_build" / "boards", dirs_exist_ok=True)
 
 
 def setup(app):
@@ -418,4 +458,5 @@ def setup(app):
     app.connect("config-inited", fill)
     app.connect("env-get-outdated", outdated)
     app.connect("source-read", graft)
+    app.connect("build-finished", take_boards)
     return {"version": "1", "parallel_read_safe": False}

@@ -152,7 +152,7 @@ def test_help_lists_every_command(capsys):
         cli.main(["--help"])
     shown = capsys.readouterr().out
     assert left.value.code == 0
-    for command in ("run", "book", "board", "publish", "export"):
+    for command in ("run", "book", "pdf", "board", "publish", "export"):
         assert f"\n    {command} " in shown
 
 
@@ -419,6 +419,20 @@ def test_a_project_that_cannot_be_written_is_one_sentence(project, capsys, comma
     assert cli.main([command]) == 2
     error = capsys.readouterr().err
     assert f"{where}: cannot be written" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "asked, said", [("", "apt-get install chromium"), ("/no/program", "'/no/program', which is no")]
+)
+def test_a_pdf_without_chromium_is_refused_in_one_sentence_before_any_work(
+    monkeypatch, capsys, asked, said
+):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("ERASUS_CHROMIUM", asked)
+    monkeypatch.setattr(cli, "_jupyter_book", lambda *_: pytest.fail("work was done"))
+    assert cli.main(["pdf"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
 
 
 def test_cells_that_cannot_be_exported_are_one_sentence(project, capsys):

@@ -9,13 +9,13 @@ import nbformat
 import pytest
 import yaml
 
-from erasus_nb import ROOT, cells, parameters, references, workloads
+from erasus_nb import ROOT, cells, parameters, references, selection, workloads
 from erasus_nb.benchmark import Bench
 from erasus_nb.strategy import settings_of
 from erasus_nb.training import same_weights
 
 NAMES = cells.names()
-PAGES = [name for name in NAMES if name != "leaderboard"]
+PAGES = selection.categories(ROOT)
 
 
 @pytest.fixture(params=NAMES)

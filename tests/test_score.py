@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from erasus_nb import records, score
+from erasus_nb import overall, records, score
 from erasus_nb.workloads import gates as declared
 
 SEEDS = tuple(range(8))
@@ -388,8 +388,8 @@ def test_a_strategy_that_lacks_a_seed_is_shown_last_and_never_compared():
     assert "best" not in score.first_place(board).replace("best cheap", "")
     assert board.pairs_resolved[1] == 1
     assert all("best" not in found.rm for found in score.sensitivity(board))
-    (overall,) = [x for x in score.overall({"toy": board, "two": board}) if x.name == "good"]
-    assert overall.rank == 1
+    (good,) = [x for x in overall.overall({"toy": board, "two": board}) if x.name == "good"]
+    assert good.place == 1
 
 
 def test_a_failure_does_not_shrink_the_board_to_hide_itself():
@@ -838,41 +838,7 @@ def test_the_published_gates_ask_for_differences():
     assert {"C1 gap >= 0.2", "C2 gap >= 0.1", "AUC gap >= 0.15"} <= set(names)
 
 
-# -------------------------------------------------------------- across boards and rules
-
-
-def test_first_over_all_workloads_is_only_who_beats_the_control_on_each():
-    weak, good = rows("good", between(0.75), noise=0.1), rows("good", between(0.1))
-    fair, fine = rows("fair", between(0.3)), rows("fine", between(0.31))
-    one, two = board_of(good, fair, fine), board_of(weak, fair, fine)
-    every = lambda *boards: score.overall(dict(enumerate(boards)))
-    said = lambda *boards: score.first_overall(every(*boards))
-    assert said(one, one).startswith("good is first by the mean; 3 strategies are significantly")
-    far = board_of(rows("good", between(0.9)), rows("fair", between(0.9)))
-    assert said(far, far).startswith("No strategy is significantly better")
-    assert said(board_of(good, fair), two).startswith("Only fair is significantly better")
-    high = {line.name: line for line in every(one, two)}
-    assert not high["good"].above_control and high["fair"].above_control
-    top = board_of(rows("good", RETRAINED), rows("fair", between(0.6)), rows("fine", between(0.6)))
-    assert next(iter(every(top, two))).name == "good"
-    assert said(top, two).endswith("and none of them has the highest mean")
-    assert "good" not in said(top, two)
-
-
-def test_overall_ranks_only_what_is_ok_everywhere():
-    one = board_of(rows("both", between(0.3)), rows("one", between(0.1)))
-    other = board_of(
-        rows("both", between(0.2)),
-        absent("one", "not_applicable", "no"),
-        rows("twin", between(0.2)),
-    )
-    lines = {line.name: line for line in score.overall({"x": one, "y": other})}
-    mean = (one["both"].rm.mean + other["both"].rm.mean) / 2
-    assert lines["both"].rm == pytest.approx(mean)
-    assert (lines["both"].rank, lines["both"].workloads) == (1, 2)
-    assert (lines["one"].rank, lines["one"].workloads) == (None, 1)
-    assert lines["retrained"].rank is None
-    assert next(iter(lines)) == "both"
+# -------------------------------------------------------------- other rules
 
 
 def test_rules_agree_with_the_headline_on_clear_orders_and_can_differ_on_unequal_axes():
@@ -1075,9 +1041,9 @@ def test_boards_of_other_requests_say_nothing_about_the_order_over_workloads():
     one = board_of(rows("both", between(0.3)), rows("one", between(0.1)))
     other = board_of(rows("both", between(0.6)))
     other = replace(other, facts={**other.facts, "request_kind": "concept"})
-    lines = {line.name: line for line in score.overall({"x": one, "x-concept": other})}
-    assert lines["one"].rank and lines["both"].by_workload.keys() == {"x"}
-    assert score.overall({"x-concept": other})  # where there is nothing else
+    lines = {line.name: line for line in overall.overall({"x": one, "x-concept": other})}
+    assert lines["one"].place == 1 and lines["both"].on.keys() == {"x"}
+    assert overall.overall({"x-concept": other})  # where there is nothing else
 
 
 def test_the_seed_board_over_homes_takes_each_strategy_where_it_is_at_home():

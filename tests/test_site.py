@@ -14,7 +14,7 @@ import fabricate
 import pytest
 import yaml
 
-from erasus_nb import ROOT, progress, records, selection, sphinx_runs
+from erasus_nb import ROOT, book_pdf, progress, records, selection, sphinx_runs, sphinx_site
 
 # ------------------------------------------------------------------ notebooks made for tests
 
@@ -557,6 +557,18 @@ def test_text_from_rows_cannot_become_markup(project):
     assert sphinx_runs.substitutions(project)["top_table_synthetic"].count("\n") < 20
 
 
+def test_the_boards_come_with_the_site_where_the_leaderboards_links_lead(tmp_path):
+    made, out = tmp_path / "_build" / "boards", tmp_path / "_build" / "html"
+    made.mkdir(parents=True)
+    (made / "toy.csv").write_text("a,b\n")
+    app = Mock(srcdir=tmp_path, outdir=out)
+    app.builder.format = "html"
+    sphinx_runs.take_boards(app, RuntimeError("no"))
+    assert not out.exists()
+    sphinx_runs.take_boards(app, None)
+    assert (out / "notebooks" / ".." / "_build" / "boards" / "toy.csv").resolve().is_file()
+
+
 def test_the_live_pages_kernel_is_this_environments(monkeypatch):
     for name in ("PYTHONPATH", "JUPYTER_PREFER_ENV_PATH"):
         monkeypatch.setenv(name, "0")
@@ -592,7 +604,8 @@ class Book:
         for name in ("notebooks", "_runs", "docs"):
             (folder / name).mkdir()
         config = yaml.safe_load((ROOT / "_config.yml").read_text())
-        config["sphinx"]["local_extensions"] = {"erasus_nb.sphinx_runs": str(ROOT)}
+        extensions = config["sphinx"]["local_extensions"]
+        config["sphinx"]["local_extensions"] = dict.fromkeys(extensions, str(ROOT))
         (folder / "_config.yml").write_text(yaml.safe_dump(config))
         chapters = [{"file": f"notebooks/{n}"} for n in (*PAGES, "leaderboard")]
         chapters.append({"file": "docs/downloads"})
@@ -651,11 +664,9 @@ def builds(tmp_path_factory):
     del unfinished["metadata"]["language_info"]
     book.run("llm", unfinished)
     fabricate.write(book.folder / "results" / "laptop", fabricate.documents(seeds=3))
-    moments["run"] = (
-        book.build(),
-        {n: book.html(f"notebooks/{n}") for n in PAGES},
-        {n: (book.folder / f"_build/html/notebooks/{n}.html").read_text("utf-8") for n in PAGES},
-    )
+    done = book.build()
+    whole = {n: page_of(book, f"notebooks/{n}") for n in PAGES} | {"intro": page_of(book, "intro")}
+    moments["run"] = (done, {n: book.html(f"notebooks/{n}") for n in PAGES}, whole)
     moments["run"][1].update(
         {n: book.html(n) for n in ("intro", "docs/downloads", "notebooks/leaderboard")}
     )
@@ -726,3 +737,167 @@ def test_the_site_is_built_without_torch():
     program = "import sys, erasus_nb.sphinx_runs, erasus_nb.selection, erasus_nb.charts; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+# ------------------------------------------------------------------ what every page needs
+
+
+def config_of(**options):
+    return Mock(html_theme_options=options, html_static_path=[], erasus_pdf="")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/owner/book",
+        "https://github.com/owner/book.git",
+        "https://github.com/owner/book/",
+    ],
+)
+def test_with_a_repository_notebooks_get_launch_buttons(monkeypatch, url):
+    monkeypatch.setenv("ERASUS_REPOSITORY", url)
+    monkeypatch.setenv("ERASUS_BRANCH", "paper")
+    config = config_of(repository_url="https://github.com/other/one", show_toc_level=2)
+    sphinx_site.offer_launch(None, config)
+    options = config.html_theme_options
+    assert options["repository_url"] == "https://github.com/owner/book"
+    assert options["repository_branch"] == "paper" and options["show_toc_level"] == 2
+    assert set(options["launch_buttons"]) > {"binderhub_url", "colab_url"}
+
+
+def test_a_repository_can_stand_in_the_configuration_too(monkeypatch):
+    monkeypatch.delenv("ERASUS_REPOSITORY", raising=False)
+    monkeypatch.delenv("ERASUS_BRANCH", raising=False)
+    config = config_of(repository_url="https://gitlab.com/owner/book", repository_branch="")
+    assert sphinx_site.repository(config) == ("https://gitlab.com/owner/book", "main")
+    sphinx_site.offer_launch(None, config)
+    assert "colab_url" not in config.html_theme_options["launch_buttons"]
+
+
+def test_without_a_repository_there_is_no_launch_button(monkeypatch):
+    monkeypatch.delenv("ERASUS_REPOSITORY", raising=False)
+    config = config_of(repository_url="")
+    sphinx_site.offer_launch(None, config)
+    assert config.html_theme_options["launch_buttons"] == {} and not config.erasus_repository
+
+
+@pytest.mark.parametrize("url", ["here", "http://github.com/a/b", "https://example.org/a/b"])
+def test_an_address_that_no_launcher_opens_is_refused_in_one_sentence(monkeypatch, url):
+    said = []
+    monkeypatch.setattr(
+        sphinx_site.log, "warning", lambda text, *given, **_: said.append(text % given)
+    )
+    monkeypatch.setenv("ERASUS_REPOSITORY", url)
+    config = config_of()
+    sphinx_site.offer_launch(None, config)
+    assert said == [
+        f"no launch buttons: the repository is {url!r}; allowed: https://github.com/OWNER/NAME or "
+        "https://gitlab.com/OWNER/NAME"
+    ]
+    assert config.html_theme_options["launch_buttons"] == {}
+
+
+@pytest.fixture(scope="module")
+def equipped(tmp_path_factory):
+    """A small book with a repository, a formula, a medal, and a PDF; its pages' whole HTML."""
+    book = Book(tmp_path_factory.mktemp("equipped"))
+    told = chapter("gradient")
+    table = "# Board\n\n| Rank |\n|---|\n| 🥇 1 |\n\n`🥈`\n"
+    told["cells"].insert(1, md("$x^2$"))
+    told["cells"].append(code("from IPython.display import Markdown\nMarkdown('board')"))
+    book.write("gradient", told)
+    run = executed(told)
+    output = {"output_type": "display_data", "data": {"text/markdown": table}, "metadata": {}}
+    run["cells"][-1]["outputs"] = [output]
+    book.run("gradient", run)
+    pdf = book.folder / book_pdf.FOLDER / book_pdf.NAME
+    pdf.parent.mkdir(parents=True)
+    pdf.write_bytes(b"%PDF-1.4")
+    stamp = book_pdf._stamp(book.folder)
+    (pdf.parent / "stamp").write_text(stamp)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ERASUS_REPOSITORY", "https://github.com/owner/book")
+        done = book.build()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return book
+
+
+def page_of(book, name):
+    return (book.folder / "_build" / "html" / f"{name}.html").read_text("utf-8")
+
+
+def test_pages_bring_their_formulas_and_ask_no_other_server(equipped):
+    html = page_of(equipped, "notebooks/gradient")
+    assert f'src="../_static/{sphinx_site.MATHJAX}' in html
+    assert not re.findall(
+        r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]*', html
+    )
+    assert "THEBE_JS_URL" not in html and "sphinx-thebe.js" not in html
+    script = equipped.folder / "_build" / "html" / "_static" / sphinx_site.MATHJAX
+    assert script.stat().st_size > 1e6
+
+
+def test_medals_in_text_are_drawings_and_those_in_code_stay(equipped):
+    html = page_of(equipped, "notebooks/gradient")
+    assert html.count('aria-label="gold medal"') == 1 and "🥇" not in html.split("<article")[1]
+    assert html.count("🥈") == 1 and "silver" not in html
+
+
+def test_a_page_has_one_heading_of_the_first_rank(equipped):
+    html = page_of(equipped, "notebooks/gradient")
+    assert len(re.findall("<h1", html)) == 1
+    assert re.search(r'<h3[^>]*class="rubric"[^>]*>Board', html)
+
+
+def test_launch_buttons_open_this_very_notebook(equipped):
+    html = page_of(equipped, "notebooks/gradient")
+    place = "github.com/owner/book"
+    for link in (
+        "https://mybinder.org/v2/gh/owner/book/main?urlpath=lab/tree/notebooks/gradient.ipynb",
+        "https://colab.research.google.com/github/owner/book/blob/main/notebooks/gradient.ipynb",
+    ):
+        assert html.count(f'href="{link}"') == 1
+    assert f"git clone --depth 1 --branch main https://{place} book" in re.sub("<[^>]*>", "", html)
+    for page in ("intro", "docs/downloads"):  # no notebooks
+        assert "colab" not in page_of(equipped, page)
+
+
+def test_without_a_repository_no_page_speaks_of_launching(builds):
+    for name, html in builds["run"][2].items():
+        assert not re.search("colab|binder|git clone", html, re.IGNORECASE), name
+
+
+def test_every_notebook_can_be_downloaded(equipped):
+    for name in PAGES:
+        link = re.search(
+            rf'href="([^"]*_sources/[^"]*{name}\.ipynb)"', page_of(equipped, f"notebooks/{name}")
+        )[1]
+        file = equipped.folder / "_build" / "html" / "notebooks" / link
+        source = equipped.folder / "notebooks" / f"{name}.ipynb"
+        assert json.loads(file.read_text("utf-8")) == json.loads(source.read_text("utf-8"))
+
+
+def test_the_pdf_is_linked_on_every_page_and_the_link_lands(equipped):
+    for name in ("intro", "notebooks/gradient", "docs/downloads"):
+        links = re.findall(rf'href="([^"]*{book_pdf.NAME})"', page_of(equipped, name))
+        page = equipped.folder / "_build" / "html" / f"{name}.html"
+        assert len(links) == 2  # in the menu and in the footer
+        assert all((page.parent / link).read_bytes() == b"%PDF-1.4" for link in links)
+
+
+def test_without_a_pdf_no_page_links_to_one(builds):
+    for html in builds["run"][2].values():
+        assert book_pdf.NAME not in html
+
+
+def test_a_pdf_of_other_rows_pages_or_code_is_not_offered(tmp_path):
+    folder = tmp_path / book_pdf.FOLDER
+    folder.mkdir(parents=True)
+    (folder / book_pdf.NAME).write_bytes(b"%PDF-1.4")
+    assert book_pdf.current(tmp_path) is None  # nobody knows of what it was made
+    for file in ("intro.md", "notebooks/a.ipynb", "results/laptop/digits/data.json", "docs/b.md"):
+        (folder / "stamp").write_text(book_pdf._stamp(tmp_path))
+        assert book_pdf.current(tmp_path) == folder / book_pdf.NAME
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("new")
+        assert book_pdf.current(tmp_path) is None, file

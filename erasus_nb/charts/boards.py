@@ -251,7 +251,8 @@ def positions(
         says(line, *(spoken(f"{c} {called[c]}", line.position.get(c)) for c in CRITERIA))
         for line in rows
     ]
-    exposed = [line.name for line in strategies if line.position["C3"].low > 1]
+    leaky = [line for line in strategies if "C3" in line.position]  # it needs a holdout
+    exposed = [line.name for line in leaky if line.position["C3"].low > 1]
     alt = f"Three panels of dots from original through retrained to over-unlearned. {title}."
     if exposed:
         worse = verb(exposed, "is", "are")

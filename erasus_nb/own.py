@@ -1,0 +1,1078 @@
+"""A classifier of one's own, from a module and tensors to rows of a board.
+
+    import erasus_nb.own as own
+
+    mine = own.Classifier(net, train=(x, y), forget=ids, holdout=(x2, y2), test=(x3, y3))
+    print(own.unlearn(mine, ["scrub", "ssd"]))
+
+`net` is a trained torch module; or a class, or a function, that makes a new one, and then the
+original is trained here, and so are the models retrained without the forget set. Nothing is
+written unless a folder is named.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import escape
+from torch import Tensor, nn
+
+from . import ROOT, cells, charts, controls, keys, records, score, selection
+from .benchmark import Bench
+from .parameters import ParameterError, check_notebook, one_of, strategies_in
+from .profiles import PROFILES, Recipe
+from .strategy import Unlearned, settings_of, strategy
+from .tables import DASH, number, table
+from .training import clone, global_seed
+from .workloads.classifier.own import (
+    Material,
+    OwnClassifier,
+    make,
+    not_resettable,
+    reinitialised,
+)
+
+__all__ = ["Classifier", "Recipe", "Result", "boards", "check_page", "unlearn"]
+
+#: How models are trained where nobody says how: AdamW at the step size that suits most small
+#: networks. Controls go by it, too.
+DEFAULT = Recipe(epochs=30, lr=1e-3)
+#: Name of the profile in the files: no board of the book takes rows of it.
+PROFILE = "own"
+OPTIMIZERS = "sgd", "adam", "adamw"
+
+
+# ------------------------------------------------------------------ what is given
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    """Numbers as a tensor: of a tensor, an array, a table of pandas, a list, a set or a range.
+
+    Raises:
+        ParameterError: they are no numbers, or of no one shape.
+    """
+    if hasattr(given, "to_numpy"):
+        given = given.to_numpy(copy=True)  # its own memory may be read-only
+    if isinstance(given, (set, frozenset)):
+        given = sorted(given)
+    try:
+        return torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(
+            f"{name} holds something that is no tensor and cannot become one; "
+            f"{type(error).__name__}: {error}"
+        ) from None
+
+
+def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of a pair of tensors or arrays, or of a Dataset, read into memory.
+
+    Raises:
+        ParameterError: it is neither, or inputs and labels do not fit.
+    """
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        inputs, labels = (_tensor(name, part) for part in given)
+    elif hasattr(given, "__getitem__") and not hasattr(given, "dtype"):
+        try:
+            items = [given[place] for place in range(len(given))]
+            inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
+            labels = torch.as_tensor([int(item[1]) for item in items])
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+            raise ParameterError(
+                f"{name}: every item of the dataset must be (tensor, label), all tensors of one "
+                f"shape; {type(error).__name__}: {error}"
+            ) from None
+    else:
+        raise ParameterError(
+            f"{name} must be (inputs, labels) or a torch Dataset; got {type(given).__name__}"
+        )
+    if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels):
+        raise ParameterError(
+            f"{name}: inputs (n, ...) and labels (n,) must have the same n; got "
+            f"{tuple(inputs.shape)} and {tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ParameterError(f"{name}: labels must be whole numbers; got {labels.dtype}")
+    if not len(labels):
+        raise ParameterError(f"{name} is empty; leave it out where there is none")
+    if inputs.is_floating_point() and not inputs.isfinite().all():
+        raise ParameterError(f"{name}: the inputs hold NaN or infinity")
+    return inputs, labels.long()
+
+
+def _ids(given: Any, count: int) -> Tensor:
+    """Ids of the forget set, rising; a mask of bools over the training data will do, too.
+
+    Raises:
+        ParameterError: no ids, or ids that do not exist, twice the same one, or all of them.
+    """
+    ids = _tensor("forget", given)
+    if not ids.numel():
+        raise ParameterError("forget is empty: there is nothing to unlearn")
+    if ids.dtype == torch.bool and tuple(ids.shape) == (count,):
+        ids = ids.nonzero()[:, 0]
+    allowed = f"whole numbers from 0 to {count - 1}, each once"
+    if ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ParameterError(
+            f"forget must be a list of ids, {allowed}; got {ids.dtype} {ids.shape}"
+        )
+    ids = ids.cpu().long().sort().values
+    if not len(ids):
+        raise ParameterError("forget is a mask that names no example")
+    if ids[0] < 0 or ids[-1] >= count:
+        wrong = int(ids[0] if ids[0] < 0 else ids[-1])
+        raise ParameterError(f"forget holds id {wrong}; ids are {allowed}")
+    if len(ids.unique()) != len(ids):
+        twice = int(ids[1:][ids[1:] == ids[:-1]][0])
+        raise ParameterError(f"forget holds id {twice} twice; ids are {allowed}")
+    if len(ids) > count - 2:
+        raise ParameterError("forget names all training examples; at least two must stay")
+    return ids
+
+
+def _copied(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy on the device.
+
+    Raises:
+        ParameterError: it cannot be copied, or has nothing to train.
+    """
+    try:
+        copied = copy.deepcopy(model).to(device)
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's module says
+        raise ParameterError(
+            "strategies work on copies of the model, and this one cannot be copied with "
+            f"copy.deepcopy: {type(error).__name__}: {error}"
+        ) from None
+    if not any(True for _ in copied.parameters()):
+        raise ParameterError(f"{type(model).__name__} has no parameters, so nothing can change")
+    return copied
+
+
+def _made(make_one: Callable[[], nn.Module], what: str) -> nn.Module:
+    """What a function without arguments makes.
+
+    Raises:
+        ParameterError: it fails, or what it makes is no module.
+    """
+    try:
+        found = make_one()
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's function says
+        raise ParameterError(
+            f"{what} must make a new module when it is called without arguments; "
+            f"{type(error).__name__}: {error}"
+        ) from None
+    if not isinstance(found, nn.Module):
+        raise ParameterError(f"{what} must make a torch module; got {type(found).__name__}")
+    return found
+
+
+@torch.no_grad()
+def _classes(model: nn.Module, inputs: Tensor) -> int:
+    """How many logits a model answers with.
+
+    Raises:
+        ParameterError: it does not take the inputs, or answers otherwise.
+    """
+    shape = tuple(inputs.shape[1:])
+    try:
+        said = copy.deepcopy(model).eval()(inputs)
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's forward says
+        raise ParameterError(
+            f"the model does not take inputs of shape ({', '.join(map(str, ('n', *shape)))}) and "
+            f"type {inputs.dtype}: {type(error).__name__}: {error}"
+        ) from None
+    if not isinstance(said, Tensor) or said.dim() != 2 or len(said) != len(inputs):
+        got = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise ParameterError(
+            f"the model must answer with one logit per class, shape ({len(inputs)}, classes) for "
+            f"{len(inputs)} examples; got {got}"
+        )
+    if said.shape[1] < 2:
+        raise ParameterError("the model answers with one number; two classes need two logits")
+    if (said >= 0).all() and torch.allclose(said.sum(1), torch.ones_like(said[:, 0]), atol=1e-4):
+        raise ParameterError("the model answers with probabilities; leave out its softmax")
+    return said.shape[1]
+
+
+class Classifier:
+    """A classifier of one's own, its data, and what it is asked to forget.
+
+    Args:
+        model: A trained module, (n, ...) inputs -> (n, classes) logits: the original. Or a class
+            or function without arguments that makes a new module: then original and retrained
+            models are trained here by `recipe`, one each for every training seed.
+        train: What the original was (or is to be) trained on: (inputs, labels), tensors or
+            arrays of shape (n, ...) and (n,); or a torch Dataset of such items, which is read
+            into memory once. An example's id is its place.
+        forget: Ids of the training examples to forget, or a mask of bools.
+        holdout: Never trained on, of the same source as the forget set; for membership (C3).
+        test: Never trained on; says what the model can still do (C4).
+        validation: Never trained on and like the forget set, for strategies that tune themselves.
+        retrained: The same architecture trained without the forget set: a module, or several.
+        recipe: How models are trained here. With a trained module, it is for the retrained
+            models; without it and `retrained`, nothing is compared with retraining.
+        fresh: A function that makes a new module, where `model` is a trained one whose layers'
+            `reset_parameters` do not give the weights that its training started from.
+        name: In results; letters, digits, "-" and "_".
+        device: "cpu" or "cuda".
+
+    Raises:
+        ParameterError: one sentence that says what does not fit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[], nn.Module],
+        train: Any,
+        forget: Any,
+        *,
+        holdout: Any = None,
+        test: Any = None,
+        validation: Any = None,
+        retrained: nn.Module | Sequence[nn.Module] | None = None,
+        recipe: Recipe | None = None,
+        fresh: Callable[[], nn.Module] | None = None,
+        name: str = "own",
+        device: str = "cpu",
+    ):
+        one_of("device", device, ("cpu", "cuda"))
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+        if not re.fullmatch(r"[\w-]{1,60}", name):
+            raise ParameterError(f"name is letters, digits, - and _, at most 60; got {name!r}")
+        where = torch.device(device)
+        given = isinstance(model, nn.Module)
+        if not given and retrained is not None:
+            raise ParameterError(
+                "retrained models belong to an original that is given, too: give the trained "
+                "module itself as model"
+            )
+        template, makes = self._architecture(model, fresh, recipe, where)
+        inputs, labels = _tensors("train", train)
+        ids = _ids(forget, len(labels))
+        classes = _classes(template, inputs[:2].to(where))
+        parts = {"holdout": holdout, "test": test, "validation": validation}
+        parts = {k: None if v is None else _tensors(k, v) for k, v in parts.items()}
+        for what, pair in {"train": (inputs, labels), **parts}.items():
+            _check_part(what, pair, inputs, classes)
+        states = {"original": [_state(template)]} if given else {}
+        if retrained is not None:
+            each = [retrained] if isinstance(retrained, nn.Module) else list(retrained)
+            states["retrained"] = [_checked_state(one, template) for one in each]
+        self._material = Material(
+            name=name,
+            template=template,
+            fresh=makes,
+            inputs=inputs,
+            labels=labels,
+            forget=ids,
+            **parts,
+            states=states,
+            recipe=_checked_recipe(recipe or DEFAULT),
+            trains=not given or recipe is not None,
+            classes=classes,
+            seeds=1,
+            device=where,
+        )
+        self.assumed = recipe is None
+        self._benches: dict[tuple, OwnBench] = {}
+
+    @staticmethod
+    def _architecture(model, fresh, recipe, where) -> tuple[nn.Module, Callable | str]:
+        """A module of the architecture, and what makes a new one (or why nothing does)."""
+        if not isinstance(model, nn.Module):
+            if not callable(model):
+                raise ParameterError(
+                    "model must be a torch module, or a class or function that makes one; got "
+                    f"{type(model).__name__}"
+                )
+            with global_seed("own"):
+                first, second = _made(model, "model"), _made(model, "model")
+            if first is second:
+                raise ParameterError("model gives the same module twice; give the module itself")
+            return _copied(first, where), model
+        template = _copied(model, where)
+        if fresh is not None:
+            _checked_state(_made(fresh, "fresh"), template, "what fresh makes")
+            return template, fresh
+        lacking = not_resettable(template)
+        if lacking is None:
+            return template, lambda: reinitialised(template)
+        why = (
+            f"no new model can be made: {lacking} has weights and no reset_parameters (give "
+            "fresh, a function that makes a new module)"
+        )
+        if recipe is not None:
+            raise ParameterError(why)
+        return template, why
+
+    def bench(self, seeds: int, out: str | Path | None = None) -> OwnBench:
+        """The bench of so many training seeds; asked twice, it has not forgotten its models."""
+        key = seeds, None if out is None else str(out)
+        if key not in self._benches:
+            workload = make(replace(self._material, seeds=seeds))
+            _check_folder(workload, out)
+            self._benches[key] = OwnBench(
+                "own",
+                PROFILE,
+                range(seeds),
+                device=str(self._material.device),
+                cache="",
+                out=out,
+                resume=False,
+                own=workload,
+            )
+        return self._benches[key]
+
+    @property
+    def material(self) -> Material:
+        """Everything that was given, checked."""
+        return self._material
+
+
+def _check_part(what: str, pair: tuple[Tensor, Tensor] | None, like: Tensor, classes: int) -> None:
+    """That examples have the training data's shape and type, and labels that the model knows."""
+    if pair is None:
+        return
+    inputs, labels = pair
+    if inputs.shape[1:] != like.shape[1:] or inputs.dtype != like.dtype:
+        raise ParameterError(
+            f"{what}: an example has shape {tuple(inputs.shape[1:])} and type {inputs.dtype}, one "
+            f"of train {tuple(like.shape[1:])} and {like.dtype}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ParameterError(
+            f"{what}: labels run from {low} to {high}, and the model has {classes} logits, for "
+            f"labels 0 to {classes - 1}"
+        )
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _checked_state(model: Any, template: nn.Module, what: str = "retrained") -> dict[str, Tensor]:
+    """The weights of a module of the same architecture.
+
+    Raises:
+        ParameterError: it is no module, or of another architecture.
+    """
+    if not isinstance(model, nn.Module):
+        raise ParameterError(f"{what} must be a torch module; got {type(model).__name__}")
+    shapes = lambda state: {name: tuple(value.shape) for name, value in state.items()}
+    mine, its = shapes(template.state_dict()), shapes(model.state_dict())
+    if mine != its:
+        differs = next(k for k in (*mine, *its) if mine.get(k) != its.get(k))
+        raise ParameterError(
+            f"{what} has another architecture than model: {differs} is {its.get(differs)}, not "
+            f"{mine.get(differs)}"
+        )
+    device = next(template.parameters()).device
+    return {name: value.to(device) for name, value in _state(model).items()}
+
+
+def _checked_recipe(recipe: Any) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        raise ParameterError(
+            f"recipe must be own.Recipe(epochs, lr, batch_size=32, ...); got {recipe!r}"
+        )
+    one_of("optimizer", recipe.optimizer, OPTIMIZERS)
+    if recipe.epochs < 1 or recipe.batch_size < 1 or not recipe.lr > 0:
+        raise ParameterError(
+            "recipe needs at least one epoch, one example a batch and a step size above 0; got "
+            f"{recipe.epochs}, {recipe.batch_size} and {recipe.lr}"
+        )
+    return recipe
+
+
+def _check_folder(workload: OwnClassifier, out: str | Path | None) -> None:
+    """Refuse a folder that holds results of other data or another model under this name."""
+    if out is None:
+        return
+    folder = records.path_of(PROFILE, workload.name, "reference", out).parent
+    for path in sorted(folder.glob("[!.]*.json")):
+        if records.read(path).facts.get("content") != workload.fingerprint:
+            raise ParameterError(
+                f"{path} holds results of another model, recipe or data; give another name or "
+                "folder, or remove it"
+            )
+
+
+# ------------------------------------------------------------------ the bench
+
+
+@strategy(category="Control", cite="", reads=("retain", "initial weights"))
+def partial_retrain(model, forget, retain, task, *, share=0.25, seed=0) -> Unlearned:
+    """The control of this name in training mode, so that running statistics are learnt, too."""
+    made = controls.partial_retrain(
+        clone(model).train(), forget, retain, task, share=share, seed=seed
+    )
+    return Unlearned(made.model.train(model.training), made.losses, made.info)
+
+
+@dataclass(repr=False)
+class OwnBench(Bench):
+    """The bench of a classifier of one's own.
+
+    Args:
+        own: The workload. Original and retrained models may be given with it.
+    """
+
+    own: OwnClassifier | None = None
+
+    def _open(self) -> OwnClassifier:
+        # Threads stay as they are: how large a stranger's model is, nobody knows.
+        return self.own
+
+    def kinds(self) -> tuple[str, ...]:
+        return ("original", "retrained") if self.own.material.compares else ("original",)
+
+    def controls(self) -> list[Callable]:
+        found = [c for c in controls.on(self.load.provides) if c.__name__ != "partial_retrain"]
+        return [*found, partial_retrain] if self.own.material.trains else found
+
+    def _trained(self, kind: str) -> dict[int, dict[str, Tensor]]:
+        if kind not in self.kinds():
+            return {}
+        given = self.own.material.states.get(kind)
+        if given is None:
+            return super()._trained(kind)
+        return {seed: given[place % len(given)] for place, seed in enumerate(self.seeds)}
+
+    @property
+    def retrain_seconds(self) -> float:
+        """As of any bench; 0, which stands for unknown, where nothing is trained here."""
+        return super().retrain_seconds if self.own.material.trains else 0.0
+
+    @property
+    def retrain_passes(self) -> int:
+        return super().retrain_passes if self.own.material.trains else 0
+
+    def code_of(self, function: Callable, given: dict[str, Any] | None) -> tuple[str, bool]:
+        """Rows of one's own claim no code of the book's."""
+        return keys.digest("own", keys.live_code(function), given), False
+
+    def reference_code(self) -> str:
+        return keys.digest("own", keys.sources().rows_code(self.load.made_by))
+
+
+# ------------------------------------------------------------------ strategies
+
+
+def _known() -> dict[str, str]:
+    """Strategy -> the page that defines it."""
+    pages = selection.categories(ROOT)
+    return {n: page for page in pages for n in strategies_in(ROOT / "notebooks" / f"{page}.ipynb")}
+
+
+def _functions(wanted: Any, workload: OwnClassifier) -> list[Callable]:
+    """The strategies asked for; of none, all that have a meaning for a model like this.
+
+    Raises:
+        ParameterError: an unknown name, or a function without a mark.
+    """
+    known = _known()
+    wanted = [wanted] if isinstance(wanted, str) or callable(wanted) else list(wanted)
+    found = []
+    for each in wanted or known:
+        if isinstance(each, str):
+            one_of("strategy", each, known)
+            each = cells.strategies(known[each])[each]
+        if not hasattr(each, "facts"):
+            raise ParameterError(
+                f"a strategy is a name or a function marked with @strategy; got {each!r}"
+            )
+        if wanted or each.facts.form_on("own", workload.provides) is not None:
+            found.append(each)
+    return list(dict.fromkeys(found))
+
+
+def _checked_settings(settings: Any, functions: Iterable[Callable]) -> dict[str, dict]:
+    settings, known = dict(settings or {}), {f.__name__: settings_of(f) for f in functions}
+    for name, values in settings.items():
+        one_of("strategy to give settings for", name, known)
+        for setting in values:
+            one_of(f"setting of {name}", setting, known[name])
+    return settings
+
+
+def unlearn(
+    mine: Classifier,
+    strategies: str | Callable | Sequence[str | Callable] = (),
+    *,
+    seeds: int | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    out: str | Path | None = None,
+) -> Result:
+    """Run strategies on a classifier of one's own, beside the controls.
+
+    Args:
+        strategies: Names of this book's strategies, or functions of one's own marked with
+            @strategy; none stands for every one that has a meaning for such a model.
+        seeds: Training seeds; by default one, or as many as there are retrained models.
+        settings: Strategy -> its settings that differ from the defaults.
+        out: Folder for the rows: `<out>/own/<name>/<category>.json`. None writes nothing.
+
+    Raises:
+        ParameterError: one sentence that says what is wrong and what is allowed.
+    """
+    if not isinstance(mine, Classifier):
+        raise ParameterError(f"the first argument is an own.Classifier; got {type(mine).__name__}")
+    count = len(mine.material.states.get("retrained", ())) or 1 if seeds is None else seeds
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ParameterError(f"seeds must be a whole number, at least 1; got {seeds!r}")
+    bench = mine.bench(count, out)
+    functions = _functions(strategies, bench.own)
+    settings = _checked_settings(settings, functions)
+    try:
+        reference = bench.references()
+    except (RuntimeError, ValueError) as error:  # of a stranger's model, in training
+        raise ParameterError(
+            f"the models cannot be trained or measured: {type(error).__name__}: {error}"
+        ) from error
+    rows = [row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))]
+    return Result(mine, bench, functions, reference, rows)
+
+
+def boards(folder: str | Path) -> dict[str, score.Board]:
+    """Name -> board of the results of one's own in a folder that `unlearn` was given as `out`.
+
+    The book's boards leave these rows aside. Results without retrained models have no board.
+
+    Raises:
+        RecordError: a file there cannot be used; it is named.
+    """
+    found = records.load(Path(folder) / PROFILE)
+    compared = lambda group: any(row.kind == "retrained" for d in group for row in d.rows)
+    return {name: score.board(group) for name, group in found.items() if compared(group)}
+
+
+def check_page(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Check the parameters of a page on models of one's own, before any work.
+
+    Args:
+        name: The notebook, e.g. "your_own".
+        namespace: Its `globals()`.
+
+    Raises:
+        ParameterError: one sentence that says what is wrong and what is allowed.
+    """
+    given = check_notebook(name, namespace)
+    one_of("profile", given["profile"], PROFILES)
+    one_of("device", given["device"], ("cpu", "cuda"))
+    for each in given["strategies"]:
+        one_of("strategy", each, _known())
+    if given["device"] == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+    if given["seeds"] < 1:
+        raise ParameterError(f"seeds must be at least 1; got {given['seeds']}")
+    return given
+
+
+# ------------------------------------------------------------------ what comes out
+
+
+#: Accuracies that count as the same where one model alone is compared with another.
+_REMEMBERED = 0.1
+_SCORES = "RM", "F", "P", "U", "z C1", "z C2", "z C3"
+_MEASURES = {
+    "forget": "forget_accuracy",
+    "retain": "retain_accuracy",
+    "unseen": "C4",
+    "AUC": "C3",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model or strategy, as means over the training seeds.
+
+    Args:
+        name, kind: As in the rows; kind is original, retrained, control or strategy.
+        label: The name, with what a reader must know beside it.
+        status: ok, partial, not_applicable, error or diverged; and the reason where not ok.
+        scores: RM, F, P, U and the positions z of C1, C2 and C3, where there are any.
+        measures: Accuracy on the forget set, the retain set and unseen examples, 0 to 1; and the
+            AUC of the loss, forget set against holdout.
+        interval: 95 % t interval of RM over the seeds; None for a single seed.
+        cost: Time, relative to retraining where that is known.
+        flags: What to beware of; of score.FLAGS.
+    """
+
+    name: str
+    kind: str
+    label: str
+    status: str
+    reason: str | None
+    scores: dict[str, float]
+    measures: dict[str, float]
+    cost: str
+    flags: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+
+    @property
+    def score(self) -> str:
+        """Retrain-Match with its interval, for a table."""
+        mean = number(self.scores.get("RM"), 1)
+        if self.interval is None:
+            return mean
+        return f"{mean} ({number(self.interval[0], 0)} to {number(self.interval[1], 0)})"
+
+
+@dataclass(repr=False)
+class Result:
+    """What strategies made of a classifier of one's own.
+
+    Attributes:
+        mine: The classifier.
+        bench: The bench that ran them.
+        functions: The strategies.
+        reference: Rows of original, retrained models and controls.
+        rows: The strategies' rows, one for each and every training seed.
+    """
+
+    mine: Classifier
+    bench: OwnBench
+    functions: list[Callable]
+    reference: records.Document
+    rows: list[records.Row]
+
+    @cached_property
+    def board(self) -> score.Board | None:
+        """The board; None where there is no retrained model to score against."""
+        if not self.bench.own.material.compares:
+            return None
+        try:
+            return score.board(
+                [
+                    self.reference,
+                    self.reference.model_copy(update={"category": "own", "rows": self.rows}),
+                ]
+            )
+        except records.RecordError:  # the original or the retrained model diverged
+            return None
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """Everything that was measured, best score first, or in the order that it was run."""
+        if self.board is not None:
+            return [_line_of(standing) for standing in self.board.standings]
+        found: dict[str, list[records.Row]] = {}
+        for row in (*self.reference.rows, *self.rows):
+            found.setdefault(row.strategy, []).append(row)
+        before = _means([row for row in found["original"] if row.status == "ok"])
+        return [_line_alone(rows, before, self.bench.own) for rows in found.values()]
+
+    def __getitem__(self, name: str) -> Line:
+        for line in self.lines:
+            if line.name == name:
+                return line
+        raise KeyError(f"no {name!r} here; there are {', '.join(line.name for line in self.lines)}")
+
+    @property
+    def flags(self) -> dict[str, tuple[str, ...]]:
+        """Strategy -> its flags."""
+        return {f.__name__: self[f.__name__].flags for f in self.functions}
+
+    def model(self, name: str, seed: int = 0) -> nn.Module:
+        """The model that a strategy made, in eval mode.
+
+        Raises:
+            KeyError: no such strategy was run.
+        """
+        self[name]
+        function = next(f for f in self.functions if f.__name__ == name)
+        row = next(row for row in self.rows if (row.strategy, row.seed) == (name, seed))
+        kept = self.bench._models.get(row.key)
+        if kept is None:
+            kept = self.bench.product_of(
+                function, self.bench.unlearn(function, seed, row.settings)[0]
+            )
+        return kept.eval()
+
+    # ---- the picture
+
+    @property
+    def scored(self) -> bool:
+        """Whether anything has a Retrain-Match, and so a position to draw."""
+        return any(line.scores.get("RM") is not None for line in self.lines)
+
+    def picture(self) -> charts.Chart:
+        """Where each strategy and control ends between original and retrained.
+
+        Raises:
+            ParameterError: there is no position to draw.
+        """
+        if not self.scored:
+            raise ParameterError(f"there is no position to draw: {' '.join(self.missing)}")
+        return charts.positions(self.board, names=[f.__name__ for f in self.functions])
+
+    # ---- sentences
+
+    @property
+    def sentence(self) -> str:
+        """What the numbers say, and what they cannot say."""
+        return " ".join([*self.says, *self.missing, *self.limits])
+
+    @property
+    def says(self) -> list[str]:
+        """What was found, a sentence for each strategy that has a result."""
+        before = self["original"].measures
+        if not before:
+            return [f"The original could not be measured: {self['original'].reason}."]
+        mine = [line for line in self.lines if line.kind == "strategy" and line.measures]
+        if not mine:
+            return ["No strategy has a result."]
+        scored = [line for line in mine if line.scores.get("RM") is not None]
+        if not scored:
+            return [
+                f"{line.name} is right on {number(line.measures['forget'])} of the forget set "
+                f"(the original on {number(before['forget'])}) and on "
+                f"{number(line.measures['retain'])} of the retain set "
+                f"({number(before['retain'])})."
+                for line in mine
+            ]
+        bar = self.board.bar
+        beside = (
+            f"; {bar.name}, the best cheap control, has {number(bar.rm.mean, 1)}" if bar else ""
+        )
+        every = score.listed((f"{line.name} {number(line.scores['RM'], 1)}" for line in scored), 6)
+        return [
+            "Retrain-Match says how near the answers are to a model's that never saw the forget "
+            f"set, from 0 (like the original) to 100 (like retrained): {every}{beside}."
+        ]
+
+    @property
+    def missing(self) -> list[str]:
+        """What was not given, and what is therefore not known, a sentence each."""
+        m, said = self.bench.own.material, []
+        if not m.compares:
+            said.append(
+                "No retrained model: how near a strategy comes to a model that never saw the "
+                "forget set is not known, so there is no Retrain-Match and no position, and flags "
+                "compare with the original alone; give recipe to train one here, or retrained."
+            )
+        elif self.board is None:
+            said.append(
+                "No original, or no retrained model, could be measured, so nothing is scored."
+            )
+        elif m.test is not None and not self.scored:
+            said.append(self._unscored())
+        if m.holdout is None:
+            rests = ", and privacy rests on the answers to the forget set alone"
+            said.append(
+                "No holdout: whether the forget set still stands out from examples that were "
+                f"never trained on (C3) is not known{rests if m.compares else ''}."
+            )
+        if m.test is None:
+            score_too = ", so there is no Retrain-Match" if m.compares else ""
+            said.append(f"No test data: what the model can still do is not known{score_too}.")
+        return said
+
+    def _unscored(self) -> str:
+        """Why nothing has a score although everything was given."""
+        if any(line.scores["U"] is not None for line in self.lines):
+            return (
+                "Original and retrained models are alike on the forget set, so there is nothing to "
+                "score, and no Retrain-Match."
+            )
+        return (
+            "The retrained models are right on no more of the test data than the most frequent "
+            "class would be, so what strategies keep cannot be scored: no Retrain-Match."
+        )
+
+    @property
+    def limits(self) -> list[str]:
+        """What the numbers cannot say, a sentence each."""
+        m, said = self.bench.own.material, []
+        if len(self.bench.seeds) == 1:
+            itself = " and the retrained model is compared with itself (its 100 says nothing)"
+            said.append(
+                f"One training seed: there is no interval{itself if m.compares else ''}, and "
+                "chance alone may have put one row above another."
+            )
+        elif "original" in m.states:
+            said.append(
+                "All seeds have the same original, so intervals do not hold the spread of originals."
+            )
+        said += self._about_data() + (self._about_gaps() if self.board is not None else [])
+        if "original" in m.states and m.trains and "retrained" not in m.states:
+            said.append(
+                "The original was trained elsewhere, so it may differ from the models retrained "
+                "here by more than the forget set."
+            )
+        untuned = [
+            f.__name__ for f in self.functions if self[f.__name__].measures and self._default(f)
+        ]
+        if untuned:
+            said.append(
+                f"Settings are the defaults of {score.listed(untuned)}; nothing was tuned on this "
+                "model."
+            )
+        if self.mine.assumed:
+            said.append(
+                f"No recipe was given: {'models and ' if m.trains else ''}controls go by AdamW, "
+                f"step size {m.recipe.lr:g} and {m.recipe.epochs} epochs."
+            )
+        said.append(
+            "No number here proves that the data are gone; a stronger attack may find them."
+        )
+        return said
+
+    def _default(self, function: Callable) -> bool:
+        rows = [row for row in self.rows if row.strategy == function.__name__]
+        return bool(rows) and rows[0].settings_chosen_by != "given by the caller"
+
+    def _about_data(self) -> list[str]:
+        """What is to be said of the examples themselves."""
+        m, said = self.bench.own.material, []
+        if m.holdout is not None:
+            forget, holdout = len(m.forget), len(m.holdout[1])
+            twice = 2 * _auc_error(forget, holdout)
+            if twice > 0.1:
+                said.append(
+                    f"The AUC of {forget} against {holdout} examples is uncertain by "
+                    f"{number(twice)} (two standard errors)."
+                )
+            if shared := _shared(m.holdout[0], m.inputs):
+                said.append(
+                    f"{shared} of {holdout} holdout examples are in the training data, too."
+                )
+        before = self["original"].measures
+        if before and before["retain"] < 1 / m.classes + 0.1:
+            advice = "a recipe that trains it longer may help"
+            if "original" in m.states:
+                advice = "if it is not trained, give a function that makes it"
+            said.append(
+                f"The original is right on only {number(before['retain'])} of the retain set; "
+                f"{advice}."
+            )
+        return said
+
+    def _about_gaps(self) -> list[str]:
+        """Where original and retrained hardly differ, a position means little."""
+        wanted = {"C1": 0.2, "C2": 0.1, "C3": score.AUC_GAP}
+        mean = lambda kind, c: getattr(self.board[kind].metrics.get(c), "mean", None)
+        said = []
+        for criterion, bound in wanted.items():
+            values = mean("original", criterion), mean("retrained", criterion)
+            if None not in values and abs(values[0] - values[1]) < bound:
+                said.append(f"{criterion} ({number(values[0])} and {number(values[1])})")
+        hardly = (
+            f"Original and retrained hardly differ in {score.listed(said)}, so what these add to "
+            "score and position is mostly noise."
+        )
+        return ([hardly] if said else []) + self._about_gates()
+
+    def _about_gates(self) -> list[str]:
+        """Other conditions that a board of the book has to meet, and this one does not."""
+        others = [g for g in self.board.gates if not g.name.startswith(("C1", "AUC"))]
+        failed = [
+            f"{g.name} ({number(g.value)})" for g in others if g.reason is None and not g.passed
+        ]
+        if not failed:
+            return []
+        return [f"A board of this book would not rank these rows: it asks for {', '.join(failed)}."]
+
+    # ---- as text
+
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Columns and rows: of the scores, where there are any, and of what was measured."""
+        lines = [line for line in self.lines if line.measures]
+        flags = [", ".join(line.flags) or DASH for line in lines]
+        measured = [
+            [line.label, *(number(line.measures.get(name)) for name in _MEASURES), line.cost]
+            for line in lines
+        ]
+        columns = ["row", *_MEASURES, "time"]
+        if not any(line.scores for line in lines):
+            return [([*columns, "flags"], [[*m, f] for m, f in zip(measured, flags)])]
+        scored = [
+            [line.label, line.score, *(number(line.scores.get(name)) for name in _SCORES[1:]), f]
+            for line, f in zip(lines, flags)
+        ]
+        return [(["row", *_SCORES, "flags"], scored), (columns, measured)]
+
+    @property
+    def head(self) -> str:
+        """Which model, how many examples and seeds, in one line."""
+        m, load, seeds = self.bench.own.material, self.bench.own, len(self.bench.seeds)
+        parts = [f"forget {load.asked.sentence}"]
+        for what in ("holdout", "test"):
+            pair = getattr(m, what)
+            parts.append(f"{what} {len(pair[1])}" if pair else f"no {what}")
+        return (
+            f"{load.model_text}: {', '.join(parts)}; {seeds} training "
+            f"seed{'s' if seeds > 1 else ''}."
+        )
+
+    def _without_result(self) -> list[str]:
+        return [
+            f"{line.name}: {line.status.replace('_', ' ')}: {line.reason}"
+            for line in self.lines
+            if line.status != "ok"
+        ]
+
+    def __str__(self) -> str:
+        parts = [self.head, *(_aligned(*each) for each in self._tables())]
+        parts += ["\n".join(self._without_result())] if self._without_result() else []
+        cannot = [f"- {line}" for line in (*self.missing, *self.limits)]
+        parts += [" ".join(self.says), "\n".join(["What these numbers cannot say:", *cannot])]
+        return "\n\n".join(parts)
+
+    __repr__ = __str__  # or a notebook would keep the data themselves beside the table
+
+    def _repr_html_(self) -> str:
+        strong = {line.label for line in self.lines if line.kind == "strategy"}
+        tables = "".join(table(*each, strong) for each in self._tables())
+        absent = "".join(f"<p>{escape(line)}</p>" for line in self._without_result())
+        cannot = "".join(f"<li>{escape(line)}</li>" for line in (*self.missing, *self.limits))
+        return (
+            f"<p>{escape(self.head)}</p>{tables}{absent}<p>{escape(' '.join(self.says))}</p>"
+            f"<p>What these numbers cannot say:</p><ul>{cannot}</ul>"
+        )
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text; all but the first column and flags stand to the right."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows)]
+    left = {0, *(k for k, name in enumerate(columns) if name == "flags")}
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in (columns, *rows)
+    )
+
+
+def _label(name: str, kind: str) -> str:
+    return f"{name} (control)" if kind == "control" else name
+
+
+def _line_of(standing: score.Standing) -> Line:
+    """A standing of a board as a line."""
+    mean = lambda found: None if found is None else found.mean
+    scores = {
+        "RM": mean(standing.rm),
+        "F": mean(standing.forgetting),
+        "P": mean(standing.privacy),
+        "U": mean(standing.utility),
+        **{f"z {name}": mean(standing.position.get(name)) for name in score.POSITIONS},
+    }
+    measures = {
+        name: standing.metrics[key].mean
+        for name, key in _MEASURES.items()
+        if key in standing.metrics
+    }
+    return Line(
+        standing.name,
+        standing.kind,
+        _label(standing.label, standing.kind),
+        standing.status if standing.rm or not measures else "ok",
+        standing.reason,
+        scores,
+        measures,
+        _cost(standing.seconds, standing.time_ratio),
+        standing.flags,
+        (standing.rm.low, standing.rm.high) if standing.rm and standing.rm.n > 1 else None,
+    )
+
+
+def _cost(seconds: float | None, ratio: float | None) -> str:
+    if ratio:
+        return f"{number(ratio)} x retraining"
+    return f"{number(seconds)} s" if seconds else DASH
+
+
+def _line_alone(
+    rows: Sequence[records.Row], original: Mapping[str, float], workload: OwnClassifier
+) -> Line:
+    """The rows of one name where there is no retrained model: compared with the original.
+
+    Args:
+        original: What was measured on the original; nothing, if that failed.
+    """
+    done, first = [row for row in rows if row.status == "ok"], rows[0]
+    bad = next((row for row in rows if row.status != "ok"), None)
+    measures = _means(done)
+    seconds = [row.cost.seconds for row in done if row.cost]
+    return Line(
+        first.strategy,
+        first.kind,
+        _label(_noted(first), first.kind),
+        "ok" if bad is None else ("partial" if done else bad.status),
+        bad.reason if bad else None,
+        {},
+        measures,
+        _cost(sum(seconds) / len(seconds) if seconds else None, None),
+        _flags_alone(done, measures, original, workload) if done and original else (),
+    )
+
+
+def _noted(row: records.Row) -> str:
+    """A row's name as a board would label it."""
+    notes = [*(["analogue"] if row.analogue else []), *([row.product] if row.product else [])]
+    return f"{row.strategy} ({', '.join(notes)})" if notes else row.strategy
+
+
+def _means(rows: Collection[records.Row]) -> dict[str, float]:
+    found = {}
+    for name, key in _MEASURES.items():
+        values = [row.metrics[key].value for row in rows if key in row.metrics]
+        values = [value for value in values if value is not None]
+        if values:
+            found[name] = sum(values) / len(values)
+    return found
+
+
+def _flags_alone(
+    rows: Sequence[records.Row],
+    mine: Mapping[str, float],
+    original: Mapping[str, float],
+    workload: OwnClassifier,
+) -> tuple[str, ...]:
+    """The flags of score.FLAGS that the original alone can tell, in their order.
+
+    An AUC differs where it does by more than two of its standard errors.
+    """
+    if rows[0].kind in ("original", "retrained"):
+        return ()
+    flags = set()
+    if all(row.weights_changed is False for row in rows):
+        flags.add("no-op")
+    lost = lambda name: original.get(name, 0) - mine.get(name, 0)
+    what = "unseen" if "unseen" in original else "retain"
+    if lost(what) > (original[what] - workload.chance) / 2 > 0:
+        flags.add("collapsed")
+    if lost("retain") > _REMEMBERED:
+        flags.add("forgets what stays")
+    if "AUC" in mine:
+        error = 2 * _auc_error(len(workload.asked.forget), len(workload.asked.holdout))
+        flags |= {"over-unlearned"} if mine["AUC"] < 0.5 - error else set()
+        flags |= {"exposes"} if mine["AUC"] > original["AUC"] + error else set()
+    return tuple(flag for flag in score.FLAGS if flag in flags)
+
+
+def _auc_error(n: int, m: int) -> float:
+    """Standard error of an AUC of one half, from n against m examples."""
+    return math.sqrt((n + m + 1) / (12 * n * m))
+
+
+def _shared(some: Tensor, others: Tensor) -> int:
+    """How many examples are among some others, number for number."""
+    plain = lambda part: [
+        row.tobytes()
+        for row in part.cpu().reshape(len(part), -1).contiguous().view(torch.uint8).numpy()
+    ]
+    known = set(plain(others))
+    return sum(row in known for row in plain(some))
