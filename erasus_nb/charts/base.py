@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
-from . import svg
+from .svg import TEXT, write
 
 if TYPE_CHECKING:
     from ..score import Standing
@@ -50,7 +50,7 @@ _RC = {
     "svg.fonttype": "none",  # text stays text: searchable, and it follows the theme
     "svg.hashsalt": "erasus",
     "text.parse_math": False,  # a "$" in a name is a dollar sign
-    "font.size": svg.TEXT,
+    "font.size": TEXT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
@@ -69,7 +69,6 @@ def drawing():
 
 
 TITLE = 11.0  # points
-TEXT = svg.TEXT
 #: The line of the original.
 DASHED = {"color": "#000000", "lw": 1.2, "ls": (0, (4, 3)), "zorder": 0.5}
 
@@ -157,7 +156,7 @@ class Chart:
         salt = hashlib.sha256(f"{kind} {self.alt}".encode()).hexdigest()[:8]
         themed = {c.lower(): f"var({name},{c.lower()})" for c, name in _NAMES.items()}
         with drawing():
-            return svg.write(figure, [clean(row, 1000) for row in self.rows], themed, salt, kind)
+            return write(figure, [clean(row, 1000) for row in self.rows], themed, salt, kind)
 
     def _repr_html_(self) -> str:
         # A group can be entered: what its rows say is read one by one.
@@ -351,7 +350,7 @@ def canvas(
     keys = _arranged(key, paper.wide)
     across = -(-panels // down)
     width = (paper.wide - left - right - gap * (across - 1)) / across
-    feet = wrapped(foot, min(paper.wide - 0.1, 1.3 * (paper.wide - left - right)))
+    feet = wrapped(foot, min(0.9 * paper.wide, 1.3 * (paper.wide - left - right)))
     head = 0.21 * len(lines) + 0.06 + (_HIGH * len(keys) + 0.06 if keys else 0)
     under = _HIGH * len(listing) + (0.1 if listing else 0)
     low = under + 0.16 * len(feet) + (0.08 if feet else 0)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from .. import metrics, score
-from . import rows as strips
 from .base import (
     CONTROLS,
     DASHED,
@@ -37,7 +36,26 @@ from .base import (
     wrapped,
 )
 from .placing import place, spread
-from .rows import controls_of, label, reference, rm_of, rows_of, says, scored, spoken
+from .rows import (
+    absence,
+    band,
+    controls_of,
+    dot,
+    draw_mark,
+    height_of,
+    label,
+    left_of,
+    limits_of,
+    name_rows,
+    reference,
+    rm_of,
+    rows_of,
+    rule,
+    says,
+    scored,
+    spoken,
+    tier_of,
+)
 
 if TYPE_CHECKING:
     from ..score import Board, Standing
@@ -83,7 +101,7 @@ def _references(board: Board) -> dict[str, Standing]:
 
 def _forest_says(line: Standing, tiers: bool) -> str:
     if line.rm is None:
-        return says(line, strips.absence(line))
+        return says(line, absence(line))
     return says(line, rm_of(line), f"tier {line.tier}" if tiers and line.tier else "")
 
 
@@ -99,21 +117,21 @@ def _forest(
     figure, (axes,), width = canvas(
         paper,
         title,
-        strips.height_of(rows, paper),
-        strips.left_of(rows, emphasise, paper),
+        height_of(rows, paper),
+        left_of(rows, emphasise, paper),
         right=0.5 if tiers else 0.3,
         above=0.3,
         key=key_of(rows, INTERVAL, SEEDS),
         foot="Retrain-Match: 0 = like the original, 100 = like retrained (higher is better)",
     )
     limits = (-2.0, 104.0)
-    axes.set(xlim=limits, ylim=strips.limits_of(rows, paper))
+    axes.set(xlim=limits, ylim=limits_of(rows, paper))
     for number, line in enumerate(references, len(rows)):
         if line.kind == "original":
-            strips.rule(axes, line.rm.mean, count, paper, gid=f"row-{number}", **DASHED)
+            rule(axes, line.rm.mean, count, paper, gid=f"row-{number}", **DASHED)
         else:
             seeds = list(line.rm_by_seed.values())
-            strips.band(axes, seeds, line.rm.mean, count, paper, gid=f"row-{number}")
+            band(axes, seeds, line.rm.mean, count, paper, gid=f"row-{number}")
     # In units of the score: labels keep apart and stay left of the word "tier".
     half = 0.5 * (limits[1] - limits[0]) / width * inches("retrained")
     apart = spread([line.rm.mean for line in references], 2.2 * half, limits[0], limits[1] - half)
@@ -121,15 +139,15 @@ def _forest(
         note(axes, line.kind, (at, 1), (0, 4), TOP, gid=f"row-{number}")
     for y, line in enumerate(rows):
         if line.rm is None:
-            said = fit(f"— {strips.absence(line)}", width - 0.15)
+            said = fit(f"— {absence(line)}", width - 0.15)
             axes.text(1.5, y, said, va="center", gid=f"row-{y}")
             continue
-        strips.dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise, paper)
+        dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise, paper)
         if tiers and line.tier:
-            strips.tier_of(axes, y, line)
+            tier_of(axes, y, line)
     if tiers:
         note(axes, "tier", (1, 1), (14, 4), "axes fraction")
-    strips.name_rows(figure, axes, rows, emphasise, paper)
+    name_rows(figure, axes, rows, emphasise, paper)
     return figure
 
 
@@ -191,20 +209,20 @@ def _rank_intervals(paper: Paper, title: str, rows: Sequence[Standing], emphasis
     figure, (axes,), _ = canvas(
         paper,
         title,
-        strips.height_of(rows, paper),
-        strips.left_of(rows, emphasise, paper),
+        height_of(rows, paper),
+        left_of(rows, emphasise, paper),
         right=0.3,
         key=key_of(rows),
         foot="rank that a strategy may hold (1 = closest to retraining)",
     )
-    axes.set(xlim=(0.4, last + 0.6), ylim=strips.limits_of(rows, paper))
+    axes.set(xlim=(0.4, last + 0.6), ylim=limits_of(rows, paper))
     for y, line in enumerate(rows):
         mark = mark_of(line)
         ends = {"color": mark.colour, "marker": mark.marker, "ms": 5, "mew": 0}
         axes.plot(
             line.rank, [y, y], lw=1.6, alpha=pale(line.name, emphasise), gid=f"row-{y}", **ends
         )
-    strips.name_rows(figure, axes, rows, emphasise, paper)
+    name_rows(figure, axes, rows, emphasise, paper)
     axes.set_xticks(range(1, last + 1, max(1, round(last / 12))))
     return figure
 
@@ -250,13 +268,13 @@ def _positions(
     called: Mapping[str, str],
     emphasise: Collection[str],
 ):
-    left, right, gap = strips.left_of(rows, emphasise, paper), 0.1, 0.22
+    left, right, gap = left_of(rows, emphasise, paper), 0.1, 0.22
     room = (paper.wide - left - right - 2 * gap) / 3
     heads = {c: wrapped(f"{c} {called[c]}", room) for c in CRITERIA}
     figure, panels, _ = canvas(
         paper,
         title,
-        strips.height_of(rows, paper),
+        height_of(rows, paper),
         left,
         right,
         bottom=0.45,
@@ -271,21 +289,21 @@ def _positions(
     limits = (-1.6, 2.3) if paper.phone else (-1.35, 1.75)
     for axes, criterion in zip(panels, CRITERIA, strict=True):
         # Original on the left: reading order is the way that unlearning should go.
-        axes.set(xlim=limits[::-1], ylim=strips.limits_of(rows, paper))
-        strips.rule(axes, 1, len(rows), paper, **DASHED)
+        axes.set(xlim=limits[::-1], ylim=limits_of(rows, paper))
+        rule(axes, 1, len(rows), paper, **DASHED)
         seeds = retrained.position_by_seed.get(criterion, {}) if retrained else {}
-        strips.band(axes, list(seeds.values()), 0.0, len(rows), paper)
+        band(axes, list(seeds.values()), 0.0, len(rows), paper)
         for y, line in enumerate(rows):
             if found := line.position.get(criterion):
                 seeds = line.position_by_seed.get(criterion, {}).values()
-                strips.dot(axes, y, line, found, seeds, limits, emphasise, paper)
+                dot(axes, y, line, found, seeds, limits, emphasise, paper)
         heading(axes, heads[criterion])
         axes.set_xticks([1, -1], ["original", "over"])
         # A line lower: the three words do not fit side by side.
         axes.set_xticks([0], ["retrained"], minor=True)
         axes.tick_params(axis="x", which="minor", length=16, width=0.8, pad=2)
         axes.set_yticks([])
-    strips.name_rows(figure, panels[0], rows, emphasise, paper)
+    name_rows(figure, panels[0], rows, emphasise, paper)
     _without_left_spines(panels, paper)
     return figure
 
@@ -332,8 +350,8 @@ def _axes(
     figure, panels, _ = canvas(
         paper,
         title,
-        strips.height_of(rows, paper),
-        strips.left_of(rows, emphasise, paper),
+        height_of(rows, paper),
+        left_of(rows, emphasise, paper),
         right=0.2,
         panels=3,
         gap=0.3,
@@ -343,16 +361,16 @@ def _axes(
         "line and grey: retrained)",
     )
     for panel, part in zip(panels, PARTS, strict=True):
-        panel.set(xlim=(-0.04, 1.06), ylim=strips.limits_of(rows, paper))
+        panel.set(xlim=(-0.04, 1.06), ylim=limits_of(rows, paper))
         panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         if retrained is not None:
             found = getattr(retrained, part)
-            strips.band(panel, [found.low, found.high], found.mean, len(rows), paper)
+            band(panel, [found.low, found.high], found.mean, len(rows), paper)
         for y, line in enumerate(rows):
-            strips.dot(panel, y, line, getattr(line, part), (), (-0.04, 1.06), emphasise, paper)
+            dot(panel, y, line, getattr(line, part), (), (-0.04, 1.06), emphasise, paper)
         heading(panel, [part])
         panel.set_yticks([])
-    strips.name_rows(figure, panels[0], rows, emphasise, paper)
+    name_rows(figure, panels[0], rows, emphasise, paper)
     _without_left_spines(panels, paper)
     return figure
 
@@ -480,7 +498,7 @@ def _priced(axes, number: int, x: float, line: Standing, alpha: float) -> None:
     ends = np.clip([line.rm.low, line.rm.high], -4, 106)
     # Below all labels, like their thin lines.
     axes.plot([x, x], ends, lw=1.0, color=colour, alpha=0.6 * alpha)
-    strips.draw_mark(axes, x, line.rm.mean, line, alpha, gid=gid)
+    draw_mark(axes, x, line.rm.mean, line, alpha, gid=gid)
     axes.plot(x, line.rm.mean, "o", ms=16, mfc="none", mec="none", gid=f"hit-{number}")
     if line.extra_storage_bytes:
         ring = {"ms": 12, "mfc": "none", "mec": colour, "mew": 0.8}
@@ -552,13 +570,13 @@ def _measures(
     foot: str,
 ):
     original, retrained = (board[kind].metrics for kind in ("original", "retrained"))
-    left, gap, right = strips.left_of(rows, (), paper), 0.14, 0.15
+    left, gap, right = left_of(rows, (), paper), 0.14, 0.15
     width = (paper.wide - left - right - gap * (len(columns) - 1)) / len(columns)
     heads = {metric: wrapped(what, width) for metric, what in columns.items()}
     figure, panels, _ = canvas(
         paper,
         title,
-        strips.height_of(rows, paper),
+        height_of(rows, paper),
         left,
         right,
         panels=len(columns),
@@ -569,20 +587,20 @@ def _measures(
     )
     limits = (-0.06, 1.06)
     for axes, (metric, head) in zip(panels, heads.items(), strict=True):
-        axes.set(xlim=limits, ylim=strips.limits_of(rows, paper))
+        axes.set(xlim=limits, ylim=limits_of(rows, paper))
         axes.set_xticks([0, 1], ["0", "1"])
         axes.set_yticks([])
         if metric in original:
-            strips.rule(axes, original[metric].mean, len(rows), paper, **DASHED)
+            rule(axes, original[metric].mean, len(rows), paper, **DASHED)
         if metric in retrained:
             ruler = retrained[metric]
             ends = np.clip([ruler.low, ruler.high], 0, 1) if ruler.n > 1 else ()
-            strips.band(axes, ends, ruler.mean, len(rows), paper)
+            band(axes, ends, ruler.mean, len(rows), paper)
         for y, line in enumerate(rows):
             if metric in line.metrics:
-                strips.dot(axes, y, line, line.metrics[metric], (), limits, (), paper)
+                dot(axes, y, line, line.metrics[metric], (), limits, (), paper)
         heading(axes, head)
-    strips.name_rows(figure, panels[0], rows, (), paper)
+    name_rows(figure, panels[0], rows, (), paper)
     _without_left_spines(panels, paper)
     return figure
 
@@ -636,8 +654,8 @@ def _leaks(
     ends: Mapping[str, tuple[float, float]],
     ruler: Sequence[float],
 ):
-    height = strips.height_of(rows, paper)
-    left = strips.left_of(rows, (), paper)
+    height = height_of(rows, paper)
+    left = left_of(rows, (), paper)
     figure, (axes,), _ = canvas(
         paper,
         title,
@@ -651,16 +669,16 @@ def _leaks(
     reach = [*ruler, *(end for both_ends in ends.values() for end in both_ends)]
     room = 0.03 * (max(*reach, 60) - min(*reach, -105))
     axes.set_xlim(min(*reach, -105) - room, max(*reach, 60) + room)
-    axes.set_ylim(strips.limits_of(rows, paper))
-    strips.band(axes, ruler, 0.0, len(rows), paper)
+    axes.set_ylim(limits_of(rows, paper))
+    band(axes, ruler, 0.0, len(rows), paper)
     for y, line in enumerate(rows):
         if line.metrics["C3"].n > 1:
             look = {"color": mark_of(line).colour, "lw": 1.4, "gid": f"row-{y}"}
             axes.plot(ends[line.name], [y, y], **look)
-        strips.draw_mark(axes, at[line.name], y, line, 1.0, gid=f"row-{y}")
+        draw_mark(axes, at[line.name], y, line, 1.0, gid=f"row-{y}")
     note(axes, "retrained", (0, 1), (0, 4), TOP)
     # A line higher: on a phone the three do not fit side by side.
     note(axes, "still familiar", (0.01, 1), (0, 16), "axes fraction", ha="left")
     note(axes, "stranger than unseen", (0.99, 1), (0, 16), "axes fraction", ha="right")
-    strips.name_rows(figure, axes, rows, (), paper)
+    name_rows(figure, axes, rows, (), paper)
     return figure

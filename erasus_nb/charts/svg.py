@@ -80,7 +80,7 @@ def write(
 
 def _held(root: ET.Element) -> str:
     """Where most texts are held, which they then need not say."""
-    texts = [(text, text.get("text-anchor", "start")) for text in root.iter("text")]
+    texts = [(text, text.get("text-anchor", "start")) for text in root.iterfind(".//text")]
     usual = max(["start", "middle", "end"], key=[anchor for _, anchor in texts].count)
     for text, anchor in texts:
         text.attrib.pop("text-anchor", None)
@@ -102,6 +102,8 @@ def _without_namespaces(root: ET.Element) -> None:
 
 def _plain_attributes(root: ET.Element, colours: Mapping[str, str]) -> None:
     """Styles as attributes, without what goes without saying; a text's place as x and y."""
+    for text in root.iterfind(".//text"):
+        _place(text)
     for element in root.iter():
         if element.tag == "image":  # its style is about pixels, which no attribute can say
             continue
@@ -118,8 +120,6 @@ def _plain_attributes(root: ET.Element, colours: Mapping[str, str]) -> None:
         if element.get("fill-opacity") == "0":
             del element.attrib["fill-opacity"]
             element.set("fill", "none")
-        if element.tag == "text":
-            _place(element)
 
 
 def _place(text: ET.Element) -> None:
@@ -356,9 +356,10 @@ def _gathered_rows(root: ET.Element, rows: Sequence[str], told: bool) -> None:
             shapes = [shape for shape in hit.iter() if shape.tag in ("path", "circle")]
             group.extend(ET.Element("path", {"class": "hit", "d": _track(s)}) for s in shapes)
         leaves = [leaf for part in parts.get(f"row-{number}", ()) for leaf in part.iter()]
-        group.extend(leaf for leaf in leaves if leaf.tag == "text")
+        for part in parts.get(f"row-{number}", ()):
+            group.extend(part.iterfind(".//text"))
         for label in parts.get(f"label-{number}", ()):
-            for text in label.iter("text"):
+            for text in label.iterfind(".//text"):
                 text.set("class", "label")
                 group.append(text)
         marks = [leaf for leaf in leaves if leaf.tag in ("path", "circle")]
@@ -409,7 +410,7 @@ def _bare(root: ET.Element) -> None:
         if element.tag != "clipPath":
             element.attrib.pop("id", None)
         element.tail = None
-        if element.tag not in ("text", "title"):
+        if not (element.text or "").strip():
             element.text = None
     used = {element.get("clip-path") for element in root.iter()}
     for parent in list(root.iter()):
