@@ -114,17 +114,17 @@ def _looks(groups: Sequence[tuple]) -> list[dict]:
 
 
 def traced(
-    effects: Mapping[str, np.ndarray], words: Sequence[str], clean: float, hidden: float
+    effects: Mapping[str, np.ndarray], words: Sequence[str], as_is: float, hidden: float
 ) -> Chart:
     """Where a fact passes: what one restored state gives back, layer by token.
 
     Args:
         effects: Kind of state -> (layers, tokens) probabilities of the true answer.
         words: The prompt's tokens.
-        clean, hidden: The probability with nothing hidden, and with the subject hidden.
+        as_is, hidden: The probability with nothing hidden, and with the subject hidden.
     """
     title = (
-        f"Probability of the true answer: {clean:.2f} as it is, {hidden:.2f} with the "
+        f"Probability of the true answer: {as_is:.2f} as it is, {hidden:.2f} with the "
         "subject hidden; darker: one state put back restores more"
     )
     with drawing():
@@ -133,7 +133,7 @@ def traced(
         panels = figure.subplots(1, len(effects), sharey=True, squeeze=False)[0]
         for axes, (kind, table) in zip(panels, effects.items(), strict=True):
             table = np.asarray(table, float)
-            image = axes.imshow(table.T, cmap="Greys", vmin=0, vmax=max(clean, 1e-9), aspect="auto")
+            image = axes.imshow(table.T, cmap="Greys", vmin=0, vmax=max(as_is, 1e-9), aspect="auto")
             axes.set_title(f"{kind} put back", size=TEXT)
             axes.set_xticks(range(len(table)))
             axes.set_xlabel("layer, from 0")
