@@ -147,7 +147,7 @@ def name_rows(figure, axes, rows: Sequence[Standing], emphasise: Collection[str]
 def _spans(count: int, paper: Paper) -> list[tuple[float, float]]:
     """Where a vertical line along `count` rows runs: on a phone, not through the names."""
     if paper.phone:
-        return [(y - 0.18, y + 0.3) for y in range(count)]
+        return [(y - 0.12, y + 0.3) for y in range(count)]
     return [(-0.6, count - 0.4)]
 
 
