@@ -106,6 +106,11 @@ def package_code() -> str:
     return keys.sources().pages_code()
 
 
+def guide_code() -> str:
+    """The same, with what only a guide imports."""
+    return keys.sources().pages_code(f"{keys.PACKAGE}.own")
+
+
 #: Parameters that name models and data of others.
 _SOURCES = ("model", "data", "retrained", "tokenizer")
 
@@ -176,7 +181,10 @@ def run(args: argparse.Namespace) -> int:
     package = package_code()
     place = {name: number for number, name in enumerate(_ORDER)}
     chosen.sort(key=lambda name: place.get(name, len(place)))
-    jobs = [_job(name, values[name], package) for name in chosen]
+    jobs = [
+        _job(name, values[name], guide_code() if name in selection.GUIDES else package)
+        for name in chosen
+    ]
     done = [] if args.force else [job for job in jobs if _is_done(job)]
     for job in done:
         print(f"{job.name:<12} is up to date", file=sys.stderr)

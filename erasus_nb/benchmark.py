@@ -182,16 +182,19 @@ class Bench(Measuring):
         """The controls and baselines that are measured beside every strategy."""
         return controls.on(self.load.provides)
 
-    def references(self) -> records.Document:
+    def references(self, controls_too: bool = True) -> records.Document:
         """Measure the original, the retrained models and the controls; checks the gates.
 
         What else the file holds (controls of another time) stays in it and is not returned.
 
         Processes that write the same document share the rows out: where a row takes
         seconds, one by one, so that none waits long for another's last.
+
+        Args:
+            controls_too: False leaves the controls out: a score needs none of them.
         """
         writer = self._writer("reference")
-        functions = {c.__name__: c for c in self.controls()}
+        functions = {c.__name__: c for c in self.controls() if controls_too}
         pieces = [self.seeds] if self.load.stacked else [(s,) for s in self.seeds]
         names = (*self.kinds(), *functions)
         items = [(name, seeds) for name in names for seeds in pieces]

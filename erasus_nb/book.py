@@ -242,10 +242,10 @@ class Page:
                 continue
             self._reference(workload)
             rows = bench.run(function, keep=keep)
-            if bench.failure and (edited or not keep):
-                self._tell_of(bench.failure, function, stop=not keep and not self._in_batch)
             others = [r for r in self._rows[workload] if r.strategy != function.__name__]
             self._rows[workload] = others + rows
+            if bench.failure and (edited or not keep):
+                self._tell_of(bench.failure, function, stop=not keep and not self._in_batch)
         if lines := self._lines(function.__name__):
             display(HTML(lines))
 

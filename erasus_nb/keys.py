@@ -427,9 +427,13 @@ class Sources:
             self._digests[wanted] = digest(texts, loose)
         return self._digests[wanted]
 
-    def pages_code(self) -> str:
-        """Hash of all modules that a page depends on: what it shows, and what makes its rows."""
-        waiting = [f"{PACKAGE}.book", *(module for module, _ in MAKERS.values())]
+    def pages_code(self, *more: str) -> str:
+        """Hash of all modules that a page depends on: what it shows, and what makes its rows.
+
+        Args:
+            more: Modules that only some pages import.
+        """
+        waiting = [f"{PACKAGE}.book", *more, *(module for module, _ in MAKERS.values())]
         waiting += [name for name in self._texts if name.startswith(f"{PACKAGE}.workloads")]
         found: set[str] = set()
         while waiting:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from . import charts
+from .charts import base
+from .charts.placing import spread
 from .sweeps import Point, Sweep
 
 #: How far from a reference a position is called the same as it.
@@ -75,6 +77,8 @@ def _alt(sweep: Sweep) -> str:
     points, criteria = sweep.found.points, sweep.found.criteria
 
     def of(point: Point) -> str:
+        if np.isnan(_mean(point.rm)):
+            return f"At {point.value:g}, no result: {point.reason}."
         places = "; ".join(f"{criteria[c]}: {_place(_mean(z))}" for c, z in point.position.items())
         return f"At {point.value:g}, {places}; {_mean(point.utility):.0%} of the utility kept."
 
@@ -105,31 +109,48 @@ def picture(sweep: Sweep, category: str, at: int | None = None) -> charts.Chart:
         category: Of the strategy, for the colour.
         at: Number of the value that the slider stands on; None shows none of them.
     """
+    title = finding(sweep) if at is None else f"{sweep.setting} = {sweep.found.points[at].value:g}"
+    drawn = base.both(lambda paper: _drawn(paper, sweep, category, title, at))
+    said = _alt(sweep) if at is None else told(sweep, sweep.found.points[at])
+    rows = [told(sweep, point) for point in sweep.found.points]
+    return charts.Chart(alt=said, title=title, rows=rows, **drawn)
+
+
+def _drawn(paper: base.Paper, sweep: Sweep, category: str, title: str, at: int | None):
     points, mark = sweep.found.points, charts.PALETTE[category]
-    title = finding(sweep) if at is None else f"{sweep.setting} = {points[at].value:g}"
     black, strokes = "#000000", ("-", (0, (5, 2)), (0, (1, 1.5)))
     names = {
-        key: "\n".join(textwrap.wrap(charts._clean(name), 16))
+        key: "\n".join(textwrap.wrap(base.clean(name), 16))
         for key, name in sweep.found.criteria.items()
     }
-    with charts._drawing():
-        words = [line for name in (*names.values(), "retrained") for line in name.split("\n")]
-        right = 0.25 + max(map(charts._inches, words))
-        figure, (score, place), _ = charts._canvas(
-            title, 2.2, 0.5, right=right, panels=2, gap=0.55, above=0.34
-        )
-        _line(score, points, [p.rm for p in points], mark.colour, marker=mark.marker)
-        kept = [tuple(u and 100 * u for u in p.utility) for p in points]
-        _line(score, points, kept, charts.CONTROL.colour, strokes[1], faint=False)
-        ends = {"original": 1.0, "retrained": 0.0}
-        for name, level in ends.items():
-            place.axhline(level, color=black, ls=(0, (4, 3)) if level else "-", lw=1.2)
-        for (key, name), stroke in zip(names.items(), strokes, strict=True):
-            cut = [tuple(z and float(np.clip(z, *_EDGE)) for z in p.position[key]) for p in points]
-            ends[name] = _line(place, points, cut, mark.colour, stroke)
-        _finish(sweep, score, place, ends, at)
-    said = _alt(sweep) if at is None else told(sweep, points[at])
-    return charts.Chart(figure, said, title)
+    words = [line for name in (*names.values(), "retrained") for line in name.split("\n")]
+    figure, (score, place), _ = base.canvas(
+        paper,
+        title,
+        2.2,
+        0.5,
+        right=0.25 + max(map(base.inches, words)),
+        panels=2,
+        gap=0.55,
+        above=0.34,
+        key=[base.category(category), base.SEEDS],
+        foot=sweep.setting,
+        down=2 if paper.phone else 1,
+    )
+    _line(score, points, [p.rm for p in points], mark.colour, marker=mark.marker)
+    kept = [tuple(u and 100 * u for u in p.utility) for p in points]
+    _line(score, points, kept, charts.CONTROL.colour, strokes[1], faint=False)
+    ends = {"original": 1.0, "retrained": 0.0}
+    for name, level in ends.items():
+        place.axhline(level, color=black, ls=(0, (4, 3)) if level else "-", lw=1.2)
+    for (key, name), stroke in zip(names.items(), strokes, strict=True):
+        cut = [tuple(z and float(np.clip(z, *_EDGE)) for z in p.position[key]) for p in points]
+        ends[name] = _line(place, points, cut, mark.colour, stroke)
+    _finish(sweep, score, place, ends, at)
+    for number in range(len(points)):  # along each value, what it gives is said
+        for panel in (score, place):
+            panel.axvline(number, color="none", gid=f"hit-{number}")
+    return figure
 
 
 def _finish(sweep: Sweep, score, place, ends: dict[str, float], at: int | None) -> None:
@@ -142,19 +163,18 @@ def _finish(sweep: Sweep, score, place, ends: dict[str, float], at: int | None) 
     for panel in (score, place):
         panel.set(xlim=(-0.3, len(points) - 0.7))
         panel.set_xticks(range(len(points)), [f"{value:g}" for value in values])
-        panel.set_xlabel(sweep.setting)
         stands = values.index(sweep.found.chosen) if at is None else at
         panel.axvline(stands, color="#000000", alpha=0.12, lw=9, zorder=0)
     if at is not None and not np.isnan(reached := _mean(points[at].rm)):
         score.plot(at, reached, "o", mfc="none", mec="#000000", mew=1.2, ms=9)
         side = -12 if reached > 85 else 7
-        charts._note(score, f"{reached:.0f}", (at, reached), (0, side))
-    charts._note(
+        base.note(score, f"{reached:.0f}", (at, reached), (0, side))
+    base.note(
         score, "Retrain-Match; grey: utility kept, %", (0, 1), (0, 5), "axes fraction", "left"
     )
-    charts._note(place, "position z of each criterion", (0, 1), (0, 5), "axes fraction", "left")
+    base.note(place, "position z of each criterion", (0, 1), (0, 5), "axes fraction", "left")
     gap = (high - low) * 0.165 / 2.2 * max(name.count("\n") + 1 for name in ends)
-    heights = charts._spread(list(ends.values()), gap, low, high)
+    heights = spread(list(ends.values()), gap, low, high)
     for name, y in zip(ends, heights, strict=True):
         place.text(len(points) - 0.6, y, name, va="center")
 

@@ -79,7 +79,8 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
         ParameterError: it is neither, or inputs and labels do not fit.
     """
     if isinstance(given, (tuple, list)) and len(given) == 2:
-        inputs, labels = (_tensor(name, part) for part in given)
+        # Copied: what happens to the reader's own tensors later must not change the data here.
+        inputs, labels = (_tensor(name, part).clone() for part in given)
     elif hasattr(given, "__getitem__") and not hasattr(given, "dtype"):
         try:
             items = [given[place] for place in range(len(given))]
@@ -146,7 +147,7 @@ def _copied(model: nn.Module, device: torch.device) -> nn.Module:
     """
     try:
         copied = copy.deepcopy(model).to(device)
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's module says
+    except Exception as error:  # noqa: BLE001 - whatever a user's module says
         raise ParameterError(
             "strategies work on copies of the model, and this one cannot be copied with "
             f"copy.deepcopy: {type(error).__name__}: {error}"
@@ -164,7 +165,7 @@ def _made(make_one: Callable[[], nn.Module], what: str) -> nn.Module:
     """
     try:
         found = make_one()
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's function says
+    except Exception as error:  # noqa: BLE001 - whatever a user's function says
         raise ParameterError(
             f"{what} must make a new module when it is called without arguments; "
             f"{type(error).__name__}: {error}"
@@ -184,7 +185,7 @@ def _classes(model: nn.Module, inputs: Tensor) -> int:
     shape = tuple(inputs.shape[1:])
     try:
         said = copy.deepcopy(model).eval()(inputs)
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's forward says
+    except Exception as error:  # noqa: BLE001 - whatever a user's forward says
         raise ParameterError(
             f"the model does not take inputs of shape ({', '.join(map(str, ('n', *shape)))}) and "
             f"type {inputs.dtype}: {type(error).__name__}: {error}"
@@ -430,7 +431,7 @@ class OwnBench(Bench):
     own: OwnClassifier | None = None
 
     def _open(self) -> OwnClassifier:
-        # Threads stay as they are: how large a stranger's model is, nobody knows.
+        # Threads stay as they are: how large a user's model is, nobody knows.
         return self.own
 
     def kinds(self) -> tuple[str, ...]:
@@ -533,7 +534,12 @@ def unlearn(
     bench = mine.bench(count, out)
     functions = _functions(strategies, bench.own)
     settings = _checked_settings(settings, functions)
-    reference = bench.references()
+    try:
+        reference = bench.references()
+    except (RuntimeError, ValueError) as error:  # of a user's model, in training
+        raise ParameterError(
+            f"the models cannot be trained or measured: {type(error).__name__}: {error}"
+        ) from error
     rows = [row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))]
     return Result(mine, bench, functions, reference, rows)
 
@@ -598,6 +604,7 @@ class Line:
         scores: RM, F, P, U and the positions z of C1, C2 and C3, where there are any.
         measures: Accuracy on the forget set, the retain set and unseen examples, 0 to 1; and the
             AUC of the loss, forget set against holdout.
+        interval: 95 % t interval of RM over the seeds; None for a single seed.
         cost: Time, relative to retraining where that is known.
         flags: What to beware of; of score.FLAGS.
     """
@@ -611,6 +618,15 @@ class Line:
     measures: dict[str, float]
     cost: str
     flags: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+
+    @property
+    def score(self) -> str:
+        """Retrain-Match with its interval, for a table."""
+        mean = number(self.scores.get("RM"), 1)
+        if self.interval is None:
+            return mean
+        return f"{mean} ({number(self.interval[0], 0)} to {number(self.interval[1], 0)})"
 
 
 @dataclass(repr=False)
@@ -654,8 +670,8 @@ class Result:
         found: dict[str, list[records.Row]] = {}
         for row in (*self.reference.rows, *self.rows):
             found.setdefault(row.strategy, []).append(row)
-        original = found["original"]
-        return [_line_alone(rows, original, self.bench.own) for rows in found.values()]
+        before = _means([row for row in found["original"] if row.status == "ok"])
+        return [_line_alone(rows, before, self.bench.own) for rows in found.values()]
 
     def __getitem__(self, name: str) -> Line:
         for line in self.lines:
@@ -686,13 +702,18 @@ class Result:
 
     # ---- the picture
 
+    @property
+    def scored(self) -> bool:
+        """Whether anything has a Retrain-Match, and so a position to draw."""
+        return any(line.scores.get("RM") is not None for line in self.lines)
+
     def picture(self) -> charts.Chart:
         """Where each strategy and control ends between original and retrained.
 
         Raises:
             ParameterError: there is no position to draw.
         """
-        if self.board is None or not any(line.scores.get("RM") is not None for line in self.lines):
+        if not self.scored:
             raise ParameterError(f"there is no position to draw: {' '.join(self.missing)}")
         return charts.positions(self.board, names=[f.__name__ for f in self.functions])
 
@@ -706,12 +727,14 @@ class Result:
     @property
     def says(self) -> list[str]:
         """What was found, a sentence for each strategy that has a result."""
+        before = self["original"].measures
+        if not before:
+            return [f"The original could not be measured: {self['original'].reason}."]
         mine = [line for line in self.lines if line.kind == "strategy" and line.measures]
         if not mine:
             return ["No strategy has a result."]
         scored = [line for line in mine if line.scores.get("RM") is not None]
         if not scored:
-            before = self["original"].measures
             return [
                 f"{line.name} is right on {number(line.measures['forget'])} of the forget set "
                 f"(the original on {number(before['forget'])}) and on "
@@ -740,12 +763,11 @@ class Result:
                 "compare with the original alone; give recipe to train one here, or retrained."
             )
         elif self.board is None:
-            said.append("The original or the retrained model could not be measured: no score.")
-        elif m.test is not None and not any(line.scores["RM"] is not None for line in self.lines):
             said.append(
-                "Original and retrained models answer the forget set alike, or the retrained ones "
-                "know nothing of the test data: there is nothing to score, and no Retrain-Match."
+                "No original, or no retrained model, could be measured, so nothing is scored."
             )
+        elif m.test is not None and not self.scored:
+            said.append(self._unscored())
         if m.holdout is None:
             rests = ", and privacy rests on the answers to the forget set alone"
             said.append(
@@ -756,6 +778,18 @@ class Result:
             score_too = ", so there is no Retrain-Match" if m.compares else ""
             said.append(f"No test data: what the model can still do is not known{score_too}.")
         return said
+
+    def _unscored(self) -> str:
+        """Why nothing has a score although everything was given."""
+        if any(line.scores["U"] is not None for line in self.lines):
+            return (
+                "Original and retrained models are alike on the forget set, so there is nothing to "
+                "score, and no Retrain-Match."
+            )
+        return (
+            "The retrained models are right on no more of the test data than the most frequent "
+            "class would be, so what strategies keep cannot be scored: no Retrain-Match."
+        )
 
     @property
     def limits(self) -> list[str]:
@@ -787,10 +821,12 @@ class Result:
             )
         if self.mine.assumed:
             said.append(
-                f"No recipe was given: {'models and ' if m.trains else ''}controls are trained "
-                f"with AdamW, step size {m.recipe.lr:g}, {m.recipe.epochs} epochs in all."
+                f"No recipe was given: {'models and ' if m.trains else ''}controls go by AdamW, "
+                f"step size {m.recipe.lr:g} and {m.recipe.epochs} epochs."
             )
-        said.append("No number here proves that the data are gone, and no other attack was tried.")
+        said.append(
+            "No number here proves that the data are gone; a stronger attack may find them."
+        )
         return said
 
     def _default(self, function: Callable) -> bool:
@@ -814,9 +850,12 @@ class Result:
                 )
         before = self["original"].measures
         if before and before["retain"] < 1 / m.classes + 0.1:
+            advice = "a recipe that trains it longer may help"
+            if "original" in m.states:
+                advice = "if it is not trained, give a function that makes it"
             said.append(
-                f"The original is right on only {number(before['retain'])} of the retain set: if "
-                "it is not trained, give a function that makes it, and it is trained here."
+                f"The original is right on only {number(before['retain'])} of the retain set; "
+                f"{advice}."
             )
         return said
 
@@ -847,19 +886,22 @@ class Result:
 
     # ---- as text
 
-    def _table(self) -> tuple[list[str], list[list[str]]]:
-        scored = any(line.scores for line in self.lines)
-        columns = ["row", *(_SCORES if scored else ()), *_MEASURES, "time", "flags"]
-        rows = []
-        for line in self.lines:
-            if not line.measures:
-                continue
-            digits = lambda name: 1 if name == "RM" else 2
-            scores = [number(line.scores.get(name), digits(name)) for name in _SCORES]
-            measures = [number(line.measures.get(name)) for name in _MEASURES]
-            flags = ", ".join(line.flags) or DASH
-            rows.append([line.label, *(scores if scored else ()), *measures, line.cost, flags])
-        return columns, rows
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Columns and rows: of the scores, where there are any, and of what was measured."""
+        lines = [line for line in self.lines if line.measures]
+        flags = [", ".join(line.flags) or DASH for line in lines]
+        measured = [
+            [line.label, *(number(line.measures.get(name)) for name in _MEASURES), line.cost]
+            for line in lines
+        ]
+        columns = ["row", *_MEASURES, "time"]
+        if not any(line.scores for line in lines):
+            return [([*columns, "flags"], [[*m, f] for m, f in zip(measured, flags)])]
+        scored = [
+            [line.label, line.score, *(number(line.scores.get(name)) for name in _SCORES[1:]), f]
+            for line, f in zip(lines, flags)
+        ]
+        return [(["row", *_SCORES, "flags"], scored), (columns, measured)]
 
     @property
     def head(self) -> str:
@@ -882,33 +924,36 @@ class Result:
         ]
 
     def __str__(self) -> str:
-        columns, rows = self._table()
-        widths = [max(len(line[k]) for line in (columns, *rows)) for k in range(len(columns))]
-        ends = {0, len(columns) - 1}
-        lines = [
-            "  ".join(
-                text.ljust(width) if k in ends else text.rjust(width)
-                for k, (text, width) in enumerate(zip(line, widths))
-            ).rstrip()
-            for line in (columns, *rows)
-        ]
+        parts = [self.head, *(_aligned(*each) for each in self._tables())]
+        parts += ["\n".join(self._without_result())] if self._without_result() else []
         cannot = [f"- {line}" for line in (*self.missing, *self.limits)]
-        board = [*lines, *self._without_result()]
-        says = [" ".join(self.says), "", "What these numbers cannot say:"]
-        return "\n".join([self.head, "", *board, "", *says, *cannot])
+        parts += [" ".join(self.says), "\n".join(["What these numbers cannot say:", *cannot])]
+        return "\n\n".join(parts)
 
     __repr__ = __str__  # or a notebook would keep the data themselves beside the table
 
     def _repr_html_(self) -> str:
-        columns, rows = self._table()
         strong = {line.label for line in self.lines if line.kind == "strategy"}
+        tables = "".join(table(*each, strong) for each in self._tables())
         absent = "".join(f"<p>{escape(line)}</p>" for line in self._without_result())
         cannot = "".join(f"<li>{escape(line)}</li>" for line in (*self.missing, *self.limits))
         return (
-            f"<p>{escape(self.head)}</p>{table(columns, rows, strong)}{absent}"
-            f"<p>{escape(' '.join(self.says))}</p>"
+            f"<p>{escape(self.head)}</p>{tables}{absent}<p>{escape(' '.join(self.says))}</p>"
             f"<p>What these numbers cannot say:</p><ul>{cannot}</ul>"
         )
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in plain text; all but the first column and flags stand to the right."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows)]
+    left = {0, *(k for k, name in enumerate(columns) if name == "flags")}
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in (columns, *rows)
+    )
 
 
 def _label(name: str, kind: str) -> str:
@@ -940,6 +985,7 @@ def _line_of(standing: score.Standing) -> Line:
         measures,
         _cost(standing.seconds, standing.time_ratio),
         standing.flags,
+        (standing.rm.low, standing.rm.high) if standing.rm and standing.rm.n > 1 else None,
     )
 
 
@@ -950,9 +996,13 @@ def _cost(seconds: float | None, ratio: float | None) -> str:
 
 
 def _line_alone(
-    rows: Sequence[records.Row], original: Sequence[records.Row], workload: OwnClassifier
+    rows: Sequence[records.Row], original: Mapping[str, float], workload: OwnClassifier
 ) -> Line:
-    """The rows of one name where there is no retrained model: compared with the original."""
+    """The rows of one name where there is no retrained model: compared with the original.
+
+    Args:
+        original: What was measured on the original; nothing, if that failed.
+    """
     done, first = [row for row in rows if row.status == "ok"], rows[0]
     bad = next((row for row in rows if row.status != "ok"), None)
     measures = _means(done)
@@ -966,7 +1016,7 @@ def _line_alone(
         {},
         measures,
         _cost(sum(seconds) / len(seconds) if seconds else None, None),
-        _flags_alone(done, measures, _means(original), workload) if done else (),
+        _flags_alone(done, measures, original, workload) if done and original else (),
     )
 
 
@@ -1021,6 +1071,9 @@ def _auc_error(n: int, m: int) -> float:
 
 def _shared(some: Tensor, others: Tensor) -> int:
     """How many examples are among some others, number for number."""
-    plain = lambda part: [row.tobytes() for row in part.cpu().contiguous().flatten(1).numpy()]
+    plain = lambda part: [
+        row.tobytes()
+        for row in part.cpu().reshape(len(part), -1).contiguous().view(torch.uint8).numpy()
+    ]
     known = set(plain(others))
     return sum(row in known for row in plain(some))

@@ -164,7 +164,7 @@ def measure(page: str, say: Callable[[str], None] = print) -> None:
             f"{page}: tuning chose {sweep.setting}={full[sweep.setting]}, which is not among the "
             f"values of {path_of(page).name}; add it there"
         )
-    reference, points = bench.references(), []
+    reference, points = bench.references(controls_too=False), []
     for value in sweep.values:
         point = _point(bench, function, reference, settings, sweep.setting, value)
         say(f"{page} {sweep.strategy} {sweep.setting}={value:g}: Retrain-Match {point.rm}")

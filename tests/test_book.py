@@ -186,6 +186,12 @@ def test_departures_come_from_the_marks(page, shown):
     assert text(shown) == "**ensemble**\n\n1. It is only a test."
 
 
+def test_the_references_of_a_page_are_those_that_it_cites(page, shown):
+    page.references()
+    assert "NegMerge" in text(shown) and 'href="https://arxiv.org/abs/2410.05583"' in text(shown)
+    assert "MultiDelete" not in text(shown)
+
+
 def test_a_claim_is_checked_where_rows_can_carry_it(page, monkeypatch):
     page.run(ensemble)
     asked = []

@@ -19,7 +19,8 @@ from erasus_nb.workloads import TAKES_PUBLISHED
 
 PACKAGE = keys.PACKAGE
 #: What shows results; a row must not depend on any of it.
-SHOWING = ("__main__", "book", "charts", "runner", "score", "selection", "sphinx_runs", "tables")
+SHOWING = ("__main__", "book", "charts", "moving", "references", "runner", "score", "selection")
+SHOWING += ("sphinx_runs", "sweeps", "tables")
 #: Beside what rows depend on, what keeps them.
 KEEPING = ("cache", "locks", "writer", "clock")
 

@@ -134,7 +134,7 @@ SILENT = {
     "what a mark needs": (GRADIENT, page_edit('needs=("outputs",)', 'needs=("labels",)')),
     "prose of a page": (GRADIENT, page_edit("the", "THE", "markdown")),
     "a cell without a tag": (GRADIENT, page_edit("page.", "x = 1\npage.")),
-    "charts": ("erasus_nb/charts.py", lambda text: text + "\nNEW = 1\n"),
+    "charts": ("erasus_nb/charts/boards.py", lambda text: text + "\nNEW = 1\n"),
     "the book": ("erasus_nb/book.py", lambda text: text + "\nimport time\ntime.sleep(0)\n"),
     "the score": ("erasus_nb/score.py", lambda text: text + "\nNEW = 1\n"),
     "pictures": ("erasus_nb/workloads/text/pictures.py", lambda text: text + "\nNEW = 1\n"),

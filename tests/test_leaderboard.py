@@ -103,7 +103,9 @@ def test_the_verdict_and_its_numbers_come_from_the_rows(page):
 
 def test_each_board_comes_with_its_charts_and_a_sentence_below(page):
     text = page[1]
-    figures = re.findall(r'<figure class="erasus-chart" role="img" aria-label="([^"]+)"', text)
+    figures = re.findall(
+        r'<figure class="erasus-chart" role="group" tabindex="0" aria-label="([^"]+)"', text
+    )
     assert len(figures) == 2 * 5
     for alt in figures:
         after = text[text.index(f'aria-label="{alt}"') :]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import erasus_nb.__main__ as cli
 import erasus_nb.own as own
 from erasus_nb import ROOT, cells, charts, keys, records, score, selection
 from erasus_nb.parameters import ParameterError
@@ -155,6 +156,15 @@ def test_tables_of_pandas_sets_and_ranges_are_the_same_as_tensors(trained, resul
         assert again.bench(1).own.fingerprint == trained.bench(1).own.fingerprint
 
 
+def test_what_happens_to_the_readers_tensors_later_changes_nothing():
+    points, labels = X.clone(), Y.clone()
+    mine = own.Classifier(network, (points, labels), range(40))
+    before = mine.bench(1).own.fingerprint
+    points += 1
+    labels[:] = 0
+    assert mine.bench(2).own.fingerprint == before
+
+
 # ------------------------------------------------------------------ models that are given
 
 
@@ -262,6 +272,9 @@ def test_what_one_seed_and_small_numbers_cannot_say_is_said(result):
     said = " ".join(two.limits)
     assert "One training seed" not in said and "nothing was tuned" not in said
     assert two.rows[0].settings["epochs"] == 2
+    low, high = two["scrub"].interval
+    assert low < two["scrub"].scores["RM"] < high and result["scrub"].interval is None
+    assert f" ({low:.0f} to {high:.0f})  " in str(two)
     assert two.rows[0].settings_chosen_by == "given by the caller"
 
 
@@ -269,8 +282,39 @@ def test_an_untrained_original_and_a_holdout_that_was_trained_on_are_noticed():
     torch.manual_seed(3)
     holdout = tuple(part[:20] for part in TRAIN)
     found = own.unlearn(own.Classifier(network(), TRAIN, range(40), holdout=holdout), "ssd")
-    assert "if it is not trained, give a function" in found.sentence
+    assert "of the retain set; if it is not trained, give a function" in found.sentence
     assert "20 of 20 holdout examples are in the training data, too" in found.sentence
+
+
+def test_models_that_diverge_are_said_to_have_no_result():
+    mine = own.Classifier(network, **WHOLE, recipe=own.Recipe(3, 1e30))
+    found = own.unlearn(mine, "ssd")
+    assert found.board is None and found["original"].status == "diverged"
+    assert "The original could not be measured: its model answers with NaN" in found.sentence
+    assert "original: diverged" in str(found) and "<table" in found._repr_html_()
+    with pytest.raises(ParameterError, match="there is no position to draw"):
+        found.picture()
+
+
+def test_where_nothing_can_be_scored_the_reason_is_said(original):
+    ignorant = clone(original)
+    nn.init.zeros_(ignorant[-1].weight), nn.init.zeros_(ignorant[-1].bias)
+    for retrained, said in (
+        (ignorant, "no more of the test data than the most frequent class"),
+        (original, "are alike on the forget set, so there is nothing to score"),
+    ):
+        found = own.unlearn(own.Classifier(original, **WHOLE, retrained=retrained), "ssd")
+        assert found["ssd"].scores["RM"] is None and found["ssd"].measures
+        assert said in found.sentence
+        with pytest.raises(ParameterError, match="there is no position to draw"):
+            found.picture()
+
+
+def test_a_batch_that_cannot_be_trained_on_is_one_sentence():
+    net = lambda: nn.Sequential(nn.BatchNorm1d(WIDE), nn.Linear(WIDE, CLASSES))
+    mine = own.Classifier(net, TRAIN, range(40), recipe=own.Recipe(1, 1e-3, batch_size=53))
+    with pytest.raises(ParameterError, match="cannot be trained or measured: ValueError: Expected"):
+        own.unlearn(mine, "ssd")
 
 
 def test_a_whole_class_is_a_concept_of_its_own():
@@ -557,6 +601,14 @@ def test_the_page_is_run_with_the_others_and_is_no_category():
     assert "your_own" in selection.runnable(ROOT) and "your_own" in cells.names()
     assert "your_own" not in selection.categories(ROOT)
     assert set(selection.runnable(ROOT)) == {*selection.categories(ROOT), *selection.GUIDES}
+
+
+def test_the_page_and_no_other_is_run_again_when_this_code_changes():
+    path = ROOT / "erasus_nb" / "own.py"
+    edited = keys.Sources(instead={path: path.read_text("utf-8") + "\nNEW = 1\n"})
+    assert edited.pages_code() == keys.sources().pages_code()
+    assert cli.guide_code() == keys.sources().pages_code("erasus_nb.own")
+    assert edited.pages_code("erasus_nb.own") != cli.guide_code()
 
 
 def test_no_row_of_the_book_depends_on_models_of_ones_own():

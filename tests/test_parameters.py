@@ -8,12 +8,12 @@ import papermill
 import pytest
 import torch
 
-from erasus_nb import ROOT, book, parameters, records
+from erasus_nb import ROOT, book, parameters, records, selection
 from erasus_nb.benchmark import Bench
 from erasus_nb.parameters import Declared, ParameterError, check_notebook, convert, declared
 
 PAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-STRATEGY_PAGES = [page for page in PAGES if page != "leaderboard"]
+STRATEGY_PAGES = selection.categories(ROOT)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -139,6 +139,30 @@ def test_progress_lines_are_not_laid():
     assert source["cells"][-3]["outputs"] == stream("ANSWER OF PAGE")
 
 
+def with_slider(run):
+    """The run as a kernel leaves it whose page shows a slider and, beside it, its still picture."""
+    data = {
+        "text/html": "<figure>STILL PICTURE</figure>",
+        "application/vnd.jupyter.widget-view+json": {"model_id": "m", "version_major": 2},
+    }
+    cell = next(c for c in run["cells"] if c["source"].startswith("print"))
+    cell["outputs"] = [
+        *cell["outputs"],
+        {"output_type": "display_data", "data": data, "metadata": {}},
+    ]
+    state = {"m": {"model_name": "SliderModel", "model_module": "x", "state": {}}}
+    kept = {"version_major": 2, "version_minor": 0, "state": state}
+    run["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": kept}
+    return run
+
+
+def test_a_slider_is_laid_as_its_still_picture():
+    source = page("Page")
+    sphinx_runs.lay(source, with_slider(executed(source)), "`run`")
+    text = json.dumps(source)
+    assert "STILL PICTURE" in text and "widget" not in text
+
+
 def test_a_change_of_text_keeps_the_outputs_and_a_change_of_code_drops_them():
     run = executed(page("Page"))
     retold = page("Page")
@@ -627,7 +651,7 @@ def builds(tmp_path_factory):
         {n: book.html(n) for n in ("intro", "docs/downloads", "notebooks/leaderboard")}
     )
 
-    book.run("gradient", executed(chapter("gradient")))
+    book.run("gradient", with_slider(executed(chapter("gradient"))))
     book.run("parameter", executed(chapter("parameter")))
     retold = chapter("parameter")
     retold["cells"][2]["source"] = "Prose told anew."
@@ -672,6 +696,16 @@ def test_only_finished_runs_of_the_same_code_are_shown(builds):
     assert "the code has changed since the last run" in html["data"]
     assert "the last run did not finish" in html["llm"]
     assert "this page has not been run here" in html["ensemble"]
+
+
+def test_a_page_with_a_slider_asks_nothing_of_other_hosts(builds):
+    assert "STILL PICTURE" in builds["run"][1]["gradient"]
+    scripts = {
+        name: re.findall(r"<script[^>]*>|https?://[^\s\"'<>]+", text)
+        for name, text in builds["run"][2].items()
+    }
+    assert len(scripts["gradient"]) > 3 and scripts["gradient"] == scripts["parameter"]
+    assert "widget-view" not in builds["run"][2]["gradient"]
 
 
 def test_the_glance_stands_between_the_question_and_the_first_code(builds):

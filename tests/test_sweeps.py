@@ -116,6 +116,30 @@ def test_a_larger_tolerance_forgets_more_and_costs_what_should_stay():
     assert kept("ensemble", 5.0) < 0.85 < kept("ensemble", 3.0)
 
 
+def test_flatter_attention_to_learn_from_goes_further_and_spares_what_should_stay():
+    taus = sweeps.read("vlm").values
+    assert taus[0] == 1.0 and z("vlm", 1.0, "C1") > 0.6 and z("vlm", 1.0, "C3") > 0.8
+    assert all(abs(z("vlm", tau, c)) < 0.2 for tau in taus if tau >= 16 for c in score.POSITIONS)
+    assert rm("vlm", 2.0) < rm("vlm", 4.0) < rm("vlm", 8.0) < rm("vlm", 16.0)
+    assert all(kept("vlm", tau) > 0.9 for tau in taus)
+
+
+def test_a_small_alpha_destroys_the_language_model_and_a_large_one_selects_nothing():
+    for value in (0.5, 1.0):
+        assert kept("llm", value) < 0.05 and rm("llm", value) < 5
+    assert kept("llm", 1.5) < kept("llm", 2.0) < kept("llm", 3.0)
+    assert z("llm", 2.0, "C1") < z("llm", 3.0, "C1")
+    assert z("llm", 2.0, "C2") < z("llm", 3.0, "C2")
+    assert set(at("llm", 5.0).rm) == {None} and "can select nothing" in at("llm", 5.0).reason
+
+
+def test_pushing_further_from_a_caption_costs_what_should_stay_and_forgets_little_more():
+    assert z("diffusion", 0.0, "C2") <= 0.25 and z("diffusion", 3.0, "C2") > 0.05
+    assert 0.25 < kept("diffusion", 0.0) < 0.45 and kept("diffusion", 3.0) < 0.1
+    etas = sweeps.read("diffusion").values
+    assert all(kept("diffusion", a) > kept("diffusion", b) for a, b in zip(etas, etas[1:]))
+
+
 # ------------------------------------------------------------------ the picture
 
 
@@ -128,7 +152,7 @@ def test_a_page_shows_its_sweep_once(page):
 def test_the_picture_says_what_was_found(page):
     sweep = sweeps.read(page)
     chart = moving.picture(sweep, cells.strategies(page)[sweep.strategy].facts.category)
-    best = max(sweep.found.points, key=lambda point: mean(point.rm))
+    best = max((p for p in sweep.found.points if None not in p.rm), key=lambda p: mean(p.rm))
     assert f"highest, {mean(best.rm):.0f}, at {sweep.setting} = {best.value:g};" in chart.title
     assert chart.title in chart.alt and f"Tuning chose {sweep.found.chosen:g}." in chart.alt
     assert sweep.workload in chart.alt and "nan" not in chart.alt

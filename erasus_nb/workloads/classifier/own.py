@@ -1,7 +1,7 @@
 """A classifier of one's own: a module, tensors, and the ids of the examples to forget.
 
 What only belongs to the book's own classifiers (folds, canaries, shadow models) is not here.
-The door for a reader is `erasus_nb.own`, which checks what it is given and builds this.
+`erasus_nb.own` is what a reader uses: it checks what is given and builds this.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def unit_groups_of(model: nn.Module) -> tuple[UnitGroup, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             nodes = list(torch.fx.symbolic_trace(model).graph.nodes)
-    except Exception:  # noqa: BLE001 - whatever a stranger's forward does under tracing
+    except Exception:  # noqa: BLE001 - whatever a user's forward does under tracing
         return ()
     modules = dict(model.named_modules())
     called = [node.target for node in nodes if node.op == "call_module"]
