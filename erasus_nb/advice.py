@@ -5,33 +5,43 @@ Neither torch nor Jupyter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import ROOT, score
 from .front import cost, flags_of, interval
-from .marks import Mark, marks
+from .marks import START, Mark, marks
 from .overall import TOLD, Overall, resolution
 from .score import Board
 from .tables import number
 
+#: What may have been kept -> how the advice begins, from the most to nothing.
+_KEPT = {
+    "records": "If training kept records of itself",
+    "start": "if it kept its initial weights",
+    "nothing": "if it kept nothing",
+}
 
-def _best(lines: Iterable[Overall], everywhere: int) -> Overall | None:
-    found = [x for x in lines if x.above_control and len(x.on) == everywhere]
-    return max(found, key=lambda x: x.rm.mean, default=None)
+
+def _kept(mark: Mark) -> str:
+    """Which of _KEPT a strategy depends on."""
+    if mark.records:
+        return "records"
+    return "start" if START in mark.needs else "nothing"
 
 
 def _advice(line: Overall, mark: Callable[[str], str], known: Mapping[str, Mark]) -> str:
     needs = score.listed(known[line.name].needs) or "nothing more than the model"
     ratio, on = cost(line), list(line.on.values())
-    time = f", {number(ratio)} of the time of retraining" if ratio is not None else ""
+    time = f", in {number(ratio)} of the time of retraining" if ratio is not None else ""
     # A fault on at least half of the workloads belongs to the advice.
     counts = {flag: sum(flag in s.flags for s in on) for flag in flags_of(on)}
     faults = [f'"{flag}" on {n} of {len(on)}' for flag, n in counts.items() if 2 * n >= len(on)]
     flagged = f"; flagged {score.listed(faults)}" if faults else ""
     return (
-        f"{mark(line.name)} (mean Retrain-Match {interval(line.rm)}{time}{flagged}; "
-        f"it needs: {needs})"
+        f"{mark(line.name)} (mean Retrain-Match {interval(line.rm)}{time}; needs {needs}{flagged})"
     )
 
 
@@ -40,22 +50,50 @@ def advice(
     mark: Callable[[str], str] = str,
     root: Path = ROOT,
 ) -> str:
-    """What to use if training kept records and what if it did not, in one sentence.
+    """What to use, by what training kept, in one sentence.
 
     Only a strategy that runs on every workload and is significantly better than the best cheap
-    control is advised.
+    control is advised, and only if it is better than what needs less.
     """
     known, every = marks(root), max((len(x.on) for x in lines), default=0)
-    kept = lambda line: line.name in known and bool(known[line.name].records)
-    strategies = [x for x in lines if x.kind == "strategy" and x.name in known]
-    with_records = _best((x for x in strategies if kept(x)), every)
-    without = _best((x for x in strategies if not kept(x)), every)
-    if not with_records and not without:
+    good = [x for x in lines if x.name in known and x.above_control and len(x.on) == every]
+    found: dict[str, Overall] = {}
+    for kept in reversed(_KEPT):  # from nothing up: more must be worth more
+        best = max(
+            (x for x in good if _kept(known[x.name]) == kept), key=lambda x: x.rm.mean, default=None
+        )
+        if best and all(best.rm.mean > less.rm.mean for less in found.values()):
+            found[kept] = best
+    if not found:
         return "No strategy can be advised: none is better than the controls on every workload."
-    tried = lambda line: f"try {_advice(line, mark, known)}" if line else "none can be advised"
-    first = f"If training kept records of itself, {tried(with_records)}"
-    second = f"if it kept none, {tried(without)}"
-    return f"{first}; {second}."
+    parts = [
+        f"{begins}, try {_advice(found[kept], mark, known)}"
+        for kept, begins in _KEPT.items()
+        if kept in found
+    ]
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def early(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> str:
+    """How many strategies are above retraining that was stopped early, in one sentence; ""
+    where no board has that control."""
+    parts, ratios = [], []
+    for workload, board in (score.standard(boards) or boards).items():
+        control = next((s for s in board.of("control") if s.name == "partial_retrain"), None)
+        if control is None or control.rm is None or control.status != "ok":
+            continue
+        ranked = [s for s in board.of("strategy") if s.rank]
+        above = sum(s.rm.mean > control.rm.mean for s in ranked)
+        parts.append(f"{above} of {len(ranked)} on {mark(workload)}")
+        ratios += [control.time_ratio] if control.time_ratio is not None else []
+    if not parts:
+        return ""
+    share = f" (about {number(statistics.median(ratios))} of its time)" if ratios else ""
+    return (
+        f"Compare with retraining that is stopped early{share}, the control "
+        f"{mark('partial_retrain')}: only {score.listed(parts)} strategies have a higher mean."
+    )
 
 
 def certainty(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> str:
@@ -72,8 +110,9 @@ def certainty(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> 
     if not parts:
         return "One training seed tells nothing apart."
     return (
-        f"The seeds tell {told} of {pairs} pairs of strategies apart; the smallest difference in "
-        f"Retrain-Match that they can tell is {score.listed(parts)}."
+        f"The training seeds tell {told} of {pairs} pairs of strategies apart. Two strategies whose "
+        "difference scatters like that of the median pair have to differ in Retrain-Match by "
+        f"{score.listed(parts)}; steadier ones by less."
     )
 
 
@@ -83,9 +122,21 @@ def carried(board: Board, mark: Callable[[str], str] = str) -> str:
     if found is None:
         return f"On {mark(board.workload)} there are too few seeds or strategies to compare."
     first = [mark(s.name) for s in board.leaders]
+    lowest = min((s.rm.mean for s in board.leaders), default=math.inf)
+    passed = [
+        mark(s.name)
+        for s in board.of("strategy")
+        if s.rank and s.rm.mean > lowest and s not in board.leaders
+    ]
     who = (
         f"May be first: {score.listed(first, 29)}." if first else "No strategy may be called first."
     )
+    if passed:
+        who += (
+            f" Others have a higher mean than one of them ({score.listed(passed, 29)}) and are ruled "
+            "out all the same: their seeds scatter less, so that a better strategy is told apart "
+            "from them."
+        )
     return (
         f"With {len(board.seeds)} seeds, two strategies have to differ by "
         f"{number(found.smallest, 1)} points of Retrain-Match to be told apart, if their "

@@ -7,6 +7,7 @@ Neither torch nor Jupyter.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -397,42 +398,50 @@ def _colours(value: float) -> tuple[str, str]:
     return "#" + "".join(f"{round(c):02x}" for c in mixed), text
 
 
+def _whole(value: float) -> str:
+    """A score without decimals, rounded from the one decimal that tables print."""
+    return str(math.floor(round(value, 1) + 0.5))
+
+
 def _heat(standing: Standing | None, row: str, workload: str) -> Markup:
     if standing is None or standing.rm is None:
-        why = "was not tried" if standing is None else standing.status.replace("_", " ")
+        why = "is not run there" if standing is None else standing.status.replace("_", " ")
         reason = f": {standing.reason}" if standing is not None and standing.reason else ""
         return Markup(
-            '<td class="none" title="{0} on {1}: {2}{3}">{4}'
+            '<td class="none tip" data-tip="{0} on {1}: {2}{3}">{4}'
             '<span class="visually-hidden"> {2}</span></td>'
         ).format(row, workload, why, reason, DASH)
     back, text = _colours(standing.rm.mean)
     more = [f"tier {standing.tier}"] if standing.tier else []
     more += ["analogue"] if standing.analogue else []
-    hidden = ", ".join(more) or standing.kind
-    shown = number(standing.rm.mean, 0)
+    hidden = ", ".join([interval(standing.rm), *more])
+    shown = _whole(standing.rm.mean)
     shown = Markup("<i>{}</i>").format(shown) if standing.analogue else shown
     tier = Markup("<small>{}</small>").format(standing.tier) if standing.tier else ""
-    said = f"{row} on {workload}: {interval(standing.rm)}; {', '.join([*more, *standing.flags])}"
+    said = f"{row} on {workload}: {', '.join([hidden, *standing.flags])}"
     return Markup(
-        '<td style="background:{};color:{}" title="{}"><span aria-hidden="true">{} {}</span>'
-        '<span class="visually-hidden">{}, {}</span></td>'
-    ).format(back, text, said.rstrip("; "), shown, tier, number(standing.rm.mean, 0), hidden)
+        '<td class="tip" style="background:{};color:{}" data-tip="{}"><span aria-hidden="true">{} '
+        '{}</span><span class="visually-hidden">{}</span></td>'
+    ).format(back, text, said, shown, tier, hidden)
 
 
 def _mean_cell(line: Overall) -> Markup:
     back, text = _colours(line.rm.mean)
+    over = f"mean over {len(line.on)} workload{'s' if len(line.on) > 1 else ''}"
+    hidden = f"{interval(line.rm)}, {over}"
     return Markup(
-        '<td class="mean" style="background:{};color:{}" title="{}: {}"><span aria-hidden="true">'
-        '{}</span><span class="visually-hidden">{}, mean over {} workloads</span></td>'
-    ).format(
-        back,
-        text,
-        line.name,
-        interval(line.rm),
-        number(line.rm.mean, 0),
-        number(line.rm.mean, 0),
-        len(line.on),
-    )
+        '<td class="mean tip" style="background:{};color:{}" data-tip="{}: {}">'
+        '<span aria-hidden="true">{}</span><span class="visually-hidden">{}</span></td>'
+    ).format(back, text, line.name, hidden, _whole(line.rm.mean), hidden)
+
+
+def _points_cell(line: Overall) -> Markup:
+    if line.points is None:
+        return Markup('<td class="points"><span class="visually-hidden">no points</span></td>')
+    said = f"place {line.place} by points; may have any rank from {line.rank[0]} to {line.rank[1]}"
+    return Markup(
+        '<td class="points tip" data-tip="{0}: {1}">{2}<span class="visually-hidden">, {1}</span></td>'
+    ).format(line.name, said, number(line.points))
 
 
 def heat_map(
@@ -450,35 +459,37 @@ def heat_map(
     )
     bodies, last = [[], []], None
 
-    def row(label: str, mean: Markup, ruler: bool, border: bool = False) -> None:
+    def row(label: str, first: Markup, ruler: bool, border: bool = False) -> None:
         cells = Markup().join(_heat(standings[w].get(label), label, w) for w in shown)
         linked = name(label, {} if ruler else known, up)
         bodies[ruler].append(
             Markup('<tr{}><th scope="row">{}</th>{}{}</tr>').format(
-                Markup(' class="border"') if border else "", linked, mean, cells
+                Markup(' class="new-tier"') if border else "", linked, first, cells
             )
         )
 
     for line in lines:
         ruler = line.kind != "strategy"
-        row(line.name, _mean_cell(line), ruler, not ruler and line.tier != last)
+        first = _points_cell(line) + _mean_cell(line)
+        row(line.name, first, ruler, not ruler and line.tier != last)
         last = line.tier
     # Who has a result nowhere is not forgotten.
     every = {s.name for b in shown.values() for s in b.of("strategy")}
+    nothing = Markup(
+        '<td class="none">{0}<span class="visually-hidden"> no points</span></td>'
+        '<td class="none mean">{0}<span class="visually-hidden"> no result</span></td>'
+    ).format(DASH)
     for label in sorted(every - {line.name for line in lines}):
-        row(
-            label,
-            Markup(
-                '<td class="none mean">{}<span class="visually-hidden"> no result</span></td>'
-            ).format(DASH),
-            False,
-        )
+        row(label, nothing, False)
     groups = Markup().join(
         Markup(
             '<tbody><tr class="group"><th scope="rowgroup" colspan="{}">{}</th></tr>{}</tbody>'
-        ).format(len(shown) + 2, title, Markup().join(body))
+        ).format(len(shown) + 3, title, Markup().join(body))
         for title, body in zip(
-            ("Strategies, best first", "Rulers: retrained and original models, and controls"),
+            (
+                "Strategies, best first",
+                "For comparison: retrained and original models, and controls",
+            ),
             bodies,
             strict=True,
         )
@@ -488,14 +499,15 @@ def heat_map(
         Markup(
             '<div class="rows" tabindex="0" role="region" aria-label="Heat map of Retrain-Match">'
             '<table class="heatmap"><caption>{}</caption><thead><tr><th scope="col">Row</th>'
-            '<th scope="col">mean</th>{}</tr></thead>{}</table></div>'
+            '<th scope="col" class="points">points</th><th scope="col">mean</th>{}</tr></thead>{}</table></div>'
         ).format(HEAT_CAPTION, head, groups)
     )
 
 
 HEAT_CAPTION = (
-    "Strategies are ordered by points: how many others they are above, over the workloads they run "
-    "on. Retrain-Match: 0 (light) is like the original, 100 (dark) like a retrained model. The letter "
-    "is the tier on that workload; italics mark an analogue; a dash means that the strategy does "
-    "not apply there. Between two thick lines the strategies are of one overall tier."
+    "Retrain-Match of each row on each workload: 0 (light) is like the original, 100 (dark) like a "
+    "retrained model. Strategies are in the order of their points: the share of the others that they are above, "
+    "on the workloads where they run. The letter is the tier on that workload: strategies of one tier cannot be put in a firm "
+    "order with these seeds, so that on a workload with few seeds nearly all are A. Between two thick lines the same "
+    "holds over all workloads. Italics: an analogue. A dash: it does not apply, or is not run, there. Point at a cell, or tap it, for more."
 )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from . import ROOT, cells, selection
 
+#: Needed by some, and often kept anyway: the weights at the start, or the seed that makes them.
+START = "initial weights"
 #: What a strategy declares to read -> the word for it in the column "needs". What is not
 #: here (the examples to be forgotten, a new model) everybody has who holds the model.
 NEEDED = {
@@ -22,13 +24,13 @@ NEEDED = {
     "retain prompts": "retain set",
     "retain labels": "retain set",
     "validation": "validation set",
-    "initial weights": "initial weights",
+    "initial weights": START,
     "update log": "update log",
     "sisa shards": "shards",
     "convex head": "convex head",
 }
 #: Those of them that have to be kept while the original model is trained.
-RECORDS = ("initial weights", "update log", "shards", "convex head")
+RECORDS = ("update log", "shards", "convex head")
 #: What a strategy declares to read if it uses labels.
 _LABELS = {"forget", "retain", "forget labels", "retain labels", "forgotten class"}
 

@@ -345,7 +345,7 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
 
 
 #: Numbers and pictures of the whole book that stand on the front page.
-_OVERALL = ("answer", "advice", "certainty", "heat_map", "overall_table", "overall_notes")
+_OVERALL = ("answer", "advice", "early", "certainty", "heat_map", "overall_table", "overall_notes")
 
 
 def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
@@ -358,10 +358,16 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
         return {}
     lines = overall.overall(shown)
     count = len(shown)
-    columns = front.overall_columns(front.marks(root), count)
+    known = front.marks(root)
+    columns = front.overall_columns(known, count)
+
+    def linked(row: str) -> str:
+        return front.name(row, known)
+
     return {
-        "answer": overall.first_place(lines, code_span) + ".",
-        "advice": advice.advice(lines, code_span, root),
+        "answer": overall.first_place(lines, linked) + ".",
+        "advice": advice.advice(lines, linked, root),
+        "early": advice.early(shown, code_span),
         "certainty": advice.certainty(shown, code_span),
         "heat_map": front.heat_map(lines, shown, root=root),
         "overall_table": front.overall_table(lines, root=root, more=False),
@@ -397,7 +403,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     comparison leaves out), original_rm_W, retrained_rm_W, random_init_rm_W,
     partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, null_space_projection_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
-    rows_stamp and downloads; answer, advice and certainty (sentences on all workloads
+    rows_stamp and downloads; answer, advice, early and certainty (sentences on all workloads
     together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads.
     Without rows every value is an honest phrase.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import fabricate
 import pytest
@@ -132,18 +133,18 @@ def test_the_heat_map_has_a_text_for_every_cell(lines):
         for cell in row.iterfind("td"):
             hidden = cell.find("span[@class='visually-hidden']")
             assert hidden is not None and hidden.text.strip()
-            assert name == "ssd" or cell.get("title").startswith(name)
+            assert name == "ssd" or cell.get("data-tip", name).startswith(name)
         found[name] = [text(cell) for cell in row.iterfind("td")]
     assert found.keys() == {line.name for line in lines} | {"ssd"}  # no result anywhere
-    assert f"{TWO['toy']['scrub'].rm.mean:.0f}" in found["scrub"][1]
-    assert "was not tried" in found["lora"][2] and "analogue" in found["lora"][1]
+    assert front.interval(TWO["toy"]["scrub"].rm) in found["scrub"][2]
+    assert "is not run there" in found["lora"][3] and "analogue" in found["lora"][2]
     headings = [text(cell).replace("\u200b", "") for cell in table.iterfind("thead/tr/th")]
-    assert headings == ["Row", "mean", "toy", "two"]
+    assert headings == ["Row", "points", "mean", "toy", "two"]
 
 
 def test_a_line_stands_where_the_overall_tier_changes(lines):
     table = tree(front.heat_map(lines, TWO)).find(".//table")
-    marked = {text(r[0]) for r in table.iterfind(".//tr") if r.get("class") == "border"}
+    marked = {text(r[0]) for r in table.iterfind(".//tr") if r.get("class") == "new-tier"}
     last, wanted = None, set()
     for line in (line for line in lines if line.kind == "strategy"):
         wanted |= {line.name} if line.tier != last else set()
@@ -170,19 +171,53 @@ def test_colours_are_readable_at_every_score():
 # ------------------------------------------------------------------ in words
 
 
-def test_the_advice_splits_by_records_and_names_needs(lines):
+def line(name: str, mean: float, on: int = 2, above: bool = True) -> overall.Overall:
+    return overall.Overall(
+        name,
+        "strategy",
+        "Data",
+        score.Interval(mean, mean - 1, mean + 1, 5),
+        dict(list({"x": BOARD["scrub"], "y": BOARD["scrub"]}.items())[:on]),
+        above_control=above,
+    )
+
+
+def test_the_advice_splits_by_what_was_kept_and_names_needs(lines):
+    said = advice.advice([line("amnesiac", 90), line("layer_freezing", 80), line("scrub", 70)])
+    kept, start, nothing = said.removesuffix(".").split("; if it kept ")
+    assert kept.startswith(
+        "If training kept records of itself, try amnesiac (mean Retrain-Match 90"
+    )
+    assert "needs retain set, update log and labels" in kept
+    assert start.startswith("its initial weights, try layer_freezing (")
+    assert nothing.startswith("nothing, try scrub (")
     said = advice.advice(lines)
-    assert said.startswith("If training kept records of itself, try amnesiac (mean Retrain-Match")
-    assert "if it kept none, try scrub (" in said
-    assert "it needs: retain set, update log and labels" in said
+    assert "If training kept records of itself, try amnesiac (" in said and "try scrub (" in said
+
+
+def test_what_needs_more_is_advised_only_if_it_is_better():
+    said = advice.advice([line("amnesiac", 75), line("layer_freezing", 80), line("scrub", 77)])
+    assert said.startswith("If it kept its initial weights, try layer_freezing")
+    assert "amnesiac" not in said and "try scrub" in said
 
 
 def test_nobody_is_advised_who_is_not_above_the_controls_on_every_workload():
-    board = board_of(rows("scrub", between(0.1)), rows("lora", between(0.9)))
-    other = board_of(rows("lora", between(0.9)))
-    assert advice.advice(overall.overall({"x": board, "y": other})).startswith("No strategy can")
-    some = advice.advice(overall.overall({"x": board}))
-    assert some.startswith("If training kept records of itself, none can be advised; if it kept")
+    few = [
+        line("amnesiac", 90, on=1),
+        line("scrub", 80, above=False),
+        line("lora", 10, above=False),
+    ]
+    assert advice.advice(few).startswith("No strategy can be advised")
+    assert advice.advice([]).startswith("No strategy can be advised")
+
+
+def test_retraining_that_is_stopped_early_is_compared_on_each_workload():
+    strong = rows("partial_retrain", between(0.15), "control")
+    board = board_of(rows("scrub", between(0.1)), rows("lora", between(0.4)), strong)
+    assert "only 1 of 2 on x strategies have a higher mean" in advice.early(
+        {"x": replace(board, workload="x")}
+    ).replace("on toy", "on x")
+    assert advice.early(TWO) == ""  # no such control
 
 
 def test_certainty_counts_pairs_and_says_what_the_seeds_can_tell():
@@ -190,9 +225,7 @@ def test_certainty_counts_pairs_and_says_what_the_seeds_can_tell():
     told = sum(b.pairs_resolved[0] for b in TWO.values())
     pairs = sum(b.pairs_resolved[1] for b in TWO.values())
     assert f"tell {told} of {pairs} pairs of strategies apart" in said
-    assert f"{overall.resolution(BOARD).smallest:.0f} on toy (8 seeds)" in said.replace(
-        f"on {BOARD.workload} ", "on toy "
-    )
+    assert f"{overall.resolution(BOARD).smallest:.0f} on toy (8 seeds)" in said
 
 
 def test_under_a_board_stands_what_its_seeds_carry():
@@ -200,6 +233,12 @@ def test_under_a_board_stands_what_its_seeds_carry():
     assert f"{found.smallest:.1f} points" in said and f"need {found.seeds_for} seeds" in said
     assert "hold together" in said
     assert f"May be first: {score.listed(s.name for s in BOARD.leaders)}." in said
+    assert "Others have a higher mean" not in said
+    first = BOARD.of("strategy")[0]
+    shaken = [replace(s, rank=(2, 2)) if s is first else s for s in BOARD.standings]
+    shaken = [replace(s, rank=(1, 2)) if s.name == "scrub" else s for s in shaken]
+    told = advice.carried(replace(BOARD, standings=tuple(shaken)))
+    assert f"Others have a higher mean than one of them ({first.name})" in told
     one = board_of(rows("scrub", between(0.1)))
     assert "too few seeds or strategies" in advice.carried(one)
 
