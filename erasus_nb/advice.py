@@ -19,7 +19,7 @@ from .tables import number
 
 #: What may have been kept -> how the advice begins, from the most to nothing.
 _KEPT = {
-    "records": "If training kept records of itself",
+    "records": "if training kept records of itself",
     "start": "if it kept its initial weights",
     "nothing": "if it kept nothing",
 }
@@ -45,12 +45,12 @@ def _advice(line: Overall, mark: Callable[[str], str], known: Mapping[str, Mark]
     )
 
 
-def advice(
+def recommended(
     lines: Sequence[Overall],
     mark: Callable[[str], str] = str,
     root: Path = ROOT,
-) -> str:
-    """What to use, by what training kept, in one sentence.
+) -> list[str]:
+    """What to use, by what training kept: half a sentence each; empty if nothing can be advised.
 
     Only a strategy that runs on every workload and is significantly better than the best cheap
     control is advised, and only if it is better than what needs less.
@@ -64,15 +64,25 @@ def advice(
         )
         if best and all(best.rm.mean > less.rm.mean for less in found.values()):
             found[kept] = best
-    if not found:
-        return "No strategy can be advised: none is better than the controls on every workload."
-    parts = [
+    return [
         f"{begins}, try {_advice(found[kept], mark, known)}"
         for kept, begins in _KEPT.items()
         if kept in found
     ]
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+
+
+#: What is said where `recommended` finds nothing.
+NOBODY = "No strategy can be advised: none is better than the controls on every workload."
+
+
+def advice(
+    lines: Sequence[Overall],
+    mark: Callable[[str], str] = str,
+    root: Path = ROOT,
+) -> str:
+    """What to use, in one sentence; see `recommended`."""
+    text = "; ".join(recommended(lines, mark, root))
+    return f"{text[:1].upper()}{text[1:]}." if text else NOBODY
 
 
 def early(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> str:
@@ -92,7 +102,7 @@ def early(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> str:
     share = f" (about {number(statistics.median(ratios))} of its time)" if ratios else ""
     return (
         f"Compare with retraining that is stopped early{share}, the control "
-        f"{mark('partial_retrain')}: only {score.listed(parts)} strategies have a higher mean."
+        f"{mark('partial_retrain')}. Strategies with a higher mean: {score.listed(parts)}."
     )
 
 

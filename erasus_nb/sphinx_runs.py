@@ -348,6 +348,11 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
 _OVERALL = ("answer", "advice", "early", "certainty", "heat_map", "overall_table", "overall_notes")
 
 
+def _bullets(parts: list[str]) -> str:
+    """Half sentences as a Markdown list."""
+    return "\n".join(f"- {part[:1].upper()}{part[1:]}." for part in parts)
+
+
 def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     """The substitutions on all workloads together; only boards that pass their gates count."""
     from . import advice, front, overall, score
@@ -366,7 +371,7 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
 
     return {
         "answer": overall.first_place(lines, linked) + ".",
-        "advice": advice.advice(lines, linked, root),
+        "advice": _bullets(advice.recommended(lines, linked, root)) or advice.NOBODY,
         "early": advice.early(shown, code_span),
         "certainty": advice.certainty(shown, code_span),
         "heat_map": front.heat_map(lines, shown, root=root),
