@@ -462,7 +462,7 @@ class Page:
         display(moving.Moved(sweep, function.facts.category))
         seeds = sweep.found.seeds
         said = (
-            f"Measured in advance on `{sweep.workload}`: means over the training seeds "
+            f"Measured in advance on `{sweep.workload}`: means over the tuning seeds "
             f"{seeds[0]} to {seeds[-1]}, which serve to choose settings and are in no other "
             "result of this page."
         )
