@@ -157,7 +157,9 @@ def _first(board: Board, rows: Sequence[Standing]) -> str:
         return f"No strategy has a score on {clean(board.workload)}"
     said = score.first_place(board, clean)
     if strong := _as_close(board.leaders, controls_of(rows)):
-        said += f"; the control {clean(strong.name)} is as close to retraining"
+        closer = strong.rm.low > max(line.rm.high for line in board.leaders)
+        how = "comes closer" if closer else "is at least as close"
+        said += f"; the control {clean(strong.name)} {how} to retraining"
     return said
 
 
@@ -530,7 +532,7 @@ def _worth(board: Board, rows: Sequence[Standing]) -> str:
     slowest = max((line.time_ratio for line in first), default=0.0)
     quick = [line for line in controls_of(rows) if line.time_ratio <= slowest]
     if strong := _as_close(first, quick):
-        said += f", but the control {clean(strong.name)} is as close in no more time"
+        said += f", but the control {clean(strong.name)} is at least as close in no more time"
     return f"On {workload}, {said}"
 
 
