@@ -139,7 +139,7 @@ def _forest(
         note(axes, line.kind, (at, 1), (0, 4), TOP, gid=f"row-{number}")
     for y, line in enumerate(rows):
         if line.rm is None:
-            said = fit(f"— {absence(line)}", width - 0.15)
+            said = fit(f"— {_why(absence(line), width - 0.4)}", width - 0.15)
             axes.text(1.5, y, said, va="center", gid=f"row-{y}")
             continue
         dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise, paper)
@@ -149,6 +149,13 @@ def _forest(
         note(axes, "tier", (1, 1), (14, 4), "axes fraction")
     name_rows(figure, axes, rows, emphasise, paper)
     return figure
+
+
+def _why(text: str, width: float) -> str:
+    """Why a row has no result; what does not fit is left out by the clause, not by the letter."""
+    whole, _, _ = text.partition("; ")
+    shorter = (text, whole, whole.removeprefix("not applicable: "))
+    return next((said for said in shorter if inches(clean(said, 400)) <= width), text)
 
 
 def _first(board: Board, rows: Sequence[Standing]) -> str:

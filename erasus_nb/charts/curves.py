@@ -138,7 +138,7 @@ def _seed_band(axes, by_step: Mapping[int, Sequence[float]]) -> None:
 _BACK = ("is", "are", "most of the way back")
 _NEAR = ("stays", "stay", "near retrained")
 _PARTLY = ("comes", "come", "part of the way back")
-_BETWEEN = ("does not come back: between", "do not come back: between", "retrained and original")
+_BETWEEN = ("hardly rises and stays", "hardly rise and stay", "between retrained and original")
 _NEVER_GONE = ("was", "were", "not forgotten in the first place")
 
 

@@ -223,7 +223,7 @@ def _single(cosines: dict[str, np.ndarray], split: int) -> str:
     for name, values in cosines.items():
         margins = np.diagonal(values)[:split] - values[:split, split:].mean(1)
         counts.append(f"{int((margins > (before + gone) / 2).sum())} in {name}")
-    return f"; nearer to the original's mean than to retraining's: {', '.join(counts)}"
+    return f"; forgotten ones nearer to the original's mean: {', '.join(counts)}"
 
 
 def _left(share: float) -> str:
