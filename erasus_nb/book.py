@@ -470,9 +470,10 @@ class Page:
         display(moving.Moved(sweep, function.facts.category))
         seeds = sweep.found.seeds
         said = (
-            f"Measured in advance on `{sweep.workload}`, means over the tuning seeds "
-            f"{seeds[0]} to {seeds[-1]}, which no row of a board uses. All other settings are "
-            f"those that tuning chose{_beside(sweep.found.settings)}."
+            f"Measured in advance on `{sweep.workload}`: means over the tuning seeds {seeds[0]} to "
+            f"{seeds[-1]}, which serve to choose settings and are in no other result of this page, so "
+            "that the numbers differ a little from its tables. All other settings are those that "
+            f"tuning chose{_beside(sweep.found.settings)}."
         )
         changed = sweep.found.code != sweeps.code_now(self.name, sweep)
         if changed or function.__name__ in self._edited:
@@ -535,17 +536,18 @@ class Page:
             f"<strong>{score.first_place(board, code)}{but}</strong> ({len(board.seeds)} seeds). "
             + (f"{reached}. " if reached else "")
             + f"{score.what_is_missing(board, code)} "
-            f"Retraining for a quarter of its epochs (<code>partial_retrain</code>) scores "
-            f"{_interval(control.rm, 1)}; <code>{escape(bar.name)}</code>, the best of the cheap "
-            f"controls, which cost little to try, {_interval(bar.rm, 1)}; full retraining, "
-            f"against the retrainings of other seeds, {_interval(board['retrained'].rm, 1)}."
+            f"<code>{escape(bar.name)}</code>, the best cheap control, scores "
+            f"{_interval(bar.rm, 1)}; full retraining, against the retrainings of other "
+            f"seeds, {_interval(board['retrained'].rm, 1)}. Retraining for a quarter of its "
+            f"epochs ({code(control.name)}) scores {_interval(control.rm, 1)}: it is the comparison "
+            "at equal cost, and not counted among the cheap controls."
         )
         shown = [board["retrained"], *ran[:3], control, bar, board["original"]]
         shown = sorted(
             {s.name: s for s in shown}.values(), key=lambda s: -s.rm.mean if s.rm else math.inf
         )
         rest = ", ".join(f"<code>{escape(s.name)}</code> {_interval(s.rm, 1)}" for s in ran[3:])
-        below = f"<p>Further down: {rest}.</p>" if rest else ""
+        below = f"<p>Strategies further down: {rest}.</p>" if rest else ""
         return f"<p>{verdict}</p>" + table(_COLUMNS, [_line(s) for s in shown]) + below
 
 
@@ -601,7 +603,11 @@ def _line(standing: score.Standing) -> tuple[str, ...]:
 
 
 def _measured(standing: score.Standing) -> tuple[str, ...]:
-    return tuple(_interval(standing.metrics.get(c)) for c in ("C1", "C2", "C3", "C4"))
+    """The four criteria; all are shares, so an interval that leaves 0 to 1 is cut there."""
+    found = (standing.metrics.get(c) for c in ("C1", "C2", "C3", "C4"))
+    return tuple(
+        _interval(v and replace(v, low=max(v.low, 0.0), high=min(v.high, 1.0))) for v in found
+    )
 
 
 def _gates(failed: Sequence[records.Gate]) -> str:

@@ -34,13 +34,27 @@ def _categories(of: Mapping[str, str]) -> list[Entry]:
     return [category(name) for name in PALETTE if name in of.values()]
 
 
-def _named_ends(axes, ends: Mapping[str, float], x: float, gids: Mapping[str, str]) -> None:
-    """The names of curves right of the axes, at the height of their ends, none on another."""
+def _named_ends(
+    axes,
+    ends: Mapping[str, float],
+    x: float,
+    gids: Mapping[str, str],
+    led: tuple[float, Mapping[str, Mapping]] | None = None,
+) -> None:
+    """The names of curves right of the axes, at the height of their ends, none on another.
+
+    Args:
+        led: Where the curves end, and the look of a stroke from there to each name.
+    """
     low, high = axes.get_ylim()
     tall = axes.get_position().height * axes.figure.get_figheight()
     heights = spread(list(ends.values()), (high - low) * 0.165 / tall, low, high)
     for name, y in zip(ends, heights, strict=True):
         axes.text(x, y, clean(name), va="center", gid=gids.get(name))
+        if led:
+            start, looks = led
+            end = x - 0.15 * (x - start)
+            axes.plot([start, end], [ends[name], y], clip_on=False, **looks[name])
 
 
 def relearning(
@@ -86,10 +100,10 @@ def _relearning(
     ylabel: str,
     categories: Mapping[str, str],
 ):
-    right = 0.25 + max(inches(clean(name)) for name in curves)
+    right = 0.5 + max(inches(clean(name)) for name in curves)
     measure = textwrap.wrap(ylabel, 40)  # as long as the axis
     left = 0.45 + 0.17 * len(measure)
-    figure, (axes,), _ = canvas(
+    figure, (axes,), width = canvas(
         paper,
         title,
         3.2,
@@ -98,8 +112,11 @@ def _relearning(
         key=[*_categories(categories), SEEDS],
         foot="steps of the relearning attack",
     )
+    unlearned = [name for name in means if name not in ("original", "retrained")]
     for number, (name, by_step) in enumerate(means.items()):
         style = _stroke(name, categories)
+        if name in unlearned:  # the colour is the category's, so strokes tell curves apart
+            style["ls"] = _STROKES[unlearned.index(name) % len(_STROKES)]
         if name == "retrained":
             _seed_band(axes, curves[name])
         gid = f"row-{number}"
@@ -111,10 +128,17 @@ def _relearning(
     furthest = max(max(by_step) for by_step in means.values())
     axes.set(ylim=axes.get_ylim(), xlim=(None, furthest))
     gids = {name: f"row-{number}" for number, name in enumerate(means)}
-    _named_ends(axes, ends, furthest + 0.012 * (furthest or 1), gids)
+    low, high = axes.get_xlim()
+    # A thin stroke leads from each end to its name, which may stand higher or lower.
+    looks = {name: {"color": _stroke(name, categories)["color"], "lw": 0.6} for name in means}
+    _named_ends(axes, ends, furthest + 0.3 * (high - low) / width, gids, (furthest, looks))
     axes.set_xticks(sorted({step for by_step in means.values() for step in by_step}))
     axes.set_ylabel("\n".join(measure))
     return figure
+
+
+#: Strokes of the unlearned models' curves in `relearning`, in their order.
+_STROKES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 def _stroke(name: str, categories: Mapping[str, str]) -> dict:
