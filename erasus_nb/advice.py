@@ -120,9 +120,9 @@ def certainty(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> 
     if not parts:
         return "One training seed tells nothing apart."
     return (
-        f"The training seeds tell {told} of {pairs} pairs of strategies apart. Two strategies whose "
-        "difference scatters like that of the median pair have to differ in Retrain-Match by "
-        f"{score.listed(parts)}; steadier ones by less."
+        f"The training seeds tell {told} of {pairs} pairs of strategies apart. A typical pair has to "
+        f"differ in Retrain-Match by {score.listed(parts)}; a pair whose difference scatters less "
+        "over seeds, by less."
     )
 
 

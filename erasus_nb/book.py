@@ -293,7 +293,9 @@ class Page:
             labels.add(board[name].label)
             for standing in (board["original"], board[name], board["retrained"]):
                 lines.append((workload, *_line(standing)))
-        return table(("workload", *_COLUMNS), lines, strong=labels) if lines else ""
+        # The name first: of a table that scrolls, the first column stays in view.
+        lines = [(name, workload, *rest) for workload, name, *rest in lines]
+        return table(("row", "workload", *_COLUMNS[1:]), lines, strong=labels) if lines else ""
 
     # ---- sentences
 
@@ -405,7 +407,11 @@ class Page:
                     display(function(self._scene(workload), *what))
 
     def chart(self, *own: Callable) -> None:
-        """Draw this page's strategies beside references and controls, one chart a workload."""
+        """Draw this page's strategies beside references and controls, one chart a workload.
+
+        Args:
+            own: Ideas of a reader, drawn strongly: only workloads on which one ran are drawn.
+        """
         for workload in self.benches:
             names = [
                 n
@@ -413,6 +419,8 @@ class Page:
                 if (n in self.known or self.functions[n] in own) and self._ran(n, workload)
             ]
             strong = [f.__name__ for f in own if f.__name__ in names]
+            if own and not strong:
+                continue
             display(charts.forest(self.board(workload), names=names, emphasise=strong))
 
     def table(self) -> None:
@@ -462,9 +470,10 @@ class Page:
         display(moving.Moved(sweep, function.facts.category))
         seeds = sweep.found.seeds
         said = (
-            f"Measured in advance on `{sweep.workload}`: means over the tuning seeds "
-            f"{seeds[0]} to {seeds[-1]}, which serve to choose settings and are in no other "
-            "result of this page."
+            f"Measured in advance on `{sweep.workload}`: means over the tuning seeds {seeds[0]} to "
+            f"{seeds[-1]}, which serve to choose settings and are in no other result of this page, so "
+            "that the numbers differ a little from its tables. All other settings are those that "
+            f"tuning chose{_beside(sweep.found.settings)}."
         )
         changed = sweep.found.code != sweeps.code_now(self.name, sweep)
         if changed or function.__name__ in self._edited:
@@ -500,7 +509,7 @@ class Page:
         display(
             HTML(
                 '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
-                f"{''.join(boxes)}<p><small>{escape(stamp)}</small></p></div>"
+                f"{''.join(boxes)}{_KEY}<p><small>{escape(stamp)}</small></p></div>"
             )
         )
 
@@ -519,8 +528,12 @@ class Page:
             f"{_interval(s.rm, 1)} of 100"
             for s in board.leaders[:3]
         )
+        above = control.rm and control.rm.mean >= max(
+            (s.rm.mean for s in board.leaders), default=101
+        )
+        but = "; but retraining that is stopped early scores higher" if above else ""
         verdict = (
-            f"<strong>{score.first_place(board, code)}</strong> ({len(board.seeds)} seeds). "
+            f"<strong>{score.first_place(board, code)}{but}</strong> ({len(board.seeds)} seeds). "
             + (f"{reached}. " if reached else "")
             + f"{score.what_is_missing(board, code)} "
             f"<code>{escape(bar.name)}</code>, the best cheap control, scores "
@@ -540,6 +553,14 @@ class Page:
 
 # ------------------------------------------------------------------ text
 
+
+#: What the columns of the glance box are. The site leads to its own pages (sphinx_runs.py).
+_KEY = (
+    "<p><small>Retrain-Match is the harmonic mean of F (forgetting), P (privacy) and U "
+    "(utility), each 1 like retraining. z is a position on a criterion: 1 like the original, "
+    '0 like retraining. All words: <a href="../docs/glossary.md">glossary</a>; criteria and '
+    'flags: <a href="../docs/metrics.md">what is measured</a>.</small></p>'
+)
 
 _COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
 
@@ -623,6 +644,12 @@ class _Info:
         if all(isinstance(v, (int, float)) for v in values):
             return f"{sum(values) / len(values):.3g}"
         return ", ".join(sorted({str(v) for v in values}))
+
+
+def _beside(settings: dict[str, Any]) -> str:
+    """Settings that are not the defaults, in brackets; "" if there are none."""
+    said = ", ".join(f"`{k}={v}`" for k, v in settings.items())
+    return f" ({said})" if said else ""
 
 
 def _settings(function: Callable, rows: Sequence[records.Row]) -> str:

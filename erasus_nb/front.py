@@ -506,8 +506,9 @@ def heat_map(
 
 HEAT_CAPTION = (
     "Retrain-Match of each row on each workload: 0 (light) is like the original, 100 (dark) like a "
-    "retrained model. Strategies are in the order of their points: the share of the others that they are above, "
-    "on the workloads where they run. The letter is the tier on that workload: strategies of one tier cannot be put in a firm "
-    "order with these seeds, so that on a workload with few seeds nearly all are A. Between two thick lines the same "
-    "holds over all workloads. Italics: an analogue. A dash: it does not apply, or is not run, there. Point at a cell, or tap it, for more."
+    "retrained model. The best stand at the top, in the order of their points (the share of the "
+    "other strategies that they are above, on the workloads where they run). The letter is the tier "
+    "on that workload: with these seeds no firm order can be given inside of a tier, so that with "
+    "few seeds nearly all are A. A thick line parts the tiers over all workloads. Italics: an "
+    "analogue. A dash: it does not apply, or is not run, there. Point at a cell, or tap it, for more."
 )

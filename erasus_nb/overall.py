@@ -273,7 +273,11 @@ def first_place(lines: Sequence[Overall], mark: Callable[[str], str] = str) -> s
     if not first:  # whoever scatters widely may be undecided against all, and below the control
         return f"{counted}, and the seeds put none of them first"
     shared = "is first" if len(first) == 1 else "may each be first"
-    return f"{score.listed(first)} {shared}, as far as the seeds can tell; {counted}"
+    those = "it is" if len(first) == 1 else "they are"
+    return (
+        f"{score.listed(first)} {shared}: no other strategy is significantly better, and {those} "
+        f"among the {len(better)} of {len(ranked)} strategies that are {than}"
+    )
 
 
 # ------------------------------------------------------------------ what seeds can carry

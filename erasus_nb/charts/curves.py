@@ -162,7 +162,7 @@ def _seed_band(axes, by_step: Mapping[int, Sequence[float]]) -> None:
 _BACK = ("is", "are", "most of the way back")
 _NEAR = ("stays", "stay", "near retrained")
 _PARTLY = ("comes", "come", "part of the way back")
-_BETWEEN = ("does not come back: between", "do not come back: between", "retrained and original")
+_BETWEEN = ("hardly rises and stays", "hardly rise and stay", "between retrained and original")
 _NEVER_GONE = ("was", "were", "not forgotten in the first place")
 
 
@@ -396,13 +396,13 @@ class Point(NamedTuple):
 
 
 def _along(front: Sequence[tuple[float, float]]) -> list[tuple]:
-    """Small boxes along the line that joins some points, y on a log scale."""
+    """Small boxes along the line that joins some points, on the scales of `trade_off`."""
     if len(front) < 2:
         return []
     x, y = np.transpose(front)
     steps = np.linspace(0, len(front) - 1, 16 * len(front))
-    x, y = (np.interp(steps, np.arange(len(front)), values) for values in (x, np.log(y)))
-    return [(a, b, a, b) for a, b in zip(x.tolist(), np.exp(y).tolist())]
+    x, y = (np.interp(steps, np.arange(len(front)), v) for v in (_root(x), np.log(y)))
+    return [(a, b, a, b) for a, b in zip(_square(x).tolist(), np.exp(y).tolist())]
 
 
 def trade_off(
@@ -417,8 +417,8 @@ def trade_off(
 
     Args:
         panels: Heading -> points; those of the front are joined, upper left is best.
-        xlabel, ylabel: The measures with their unit and direction. y is on a log scale, and
-            what is not positive is not drawn.
+        xlabel, ylabel: The measures with their unit and direction. x is on a scale of square
+            roots; y is on a log scale, and what is not positive is not drawn.
         category: For the colour of the front.
         title: The finding. alt: what else a reader who cannot see it takes away.
     """
@@ -436,7 +436,19 @@ def trade_off(
     return Chart(alt=alt, title=title, rows=told, **drawn)
 
 
-_RING = {"ms": 12, "mfc": "none", "mec": "#000000", "mew": 1.4}
+#: Ticks across, where they are inside.
+_STEPS = (0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
+
+
+def _root(x):
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def _square(x):
+    return np.sign(x) * np.square(x)
+
+
+_RING = {"ms": 10, "mfc": "none", "mec": "#000000", "mew": 1.4}
 _REST = {"mec": CONTROL.colour, "mfc": "none", "ms": 4.5}
 
 
@@ -449,7 +461,7 @@ def _trade_off(
 ):
     every = [p for points in shown.values() for p in points] or [Point("", 0.0, 1.0, False, False)]
     low, high = min(p.x for p in every), max(p.x for p in every)
-    pad = 0.08 * ((high - low) or 1.0)
+    pad = 0.08 * ((_root(high) - _root(low)) or 1.0)
     room = min(p.y for p in every) / 2.5, max(p.y for p in every) * 2.5
     key = [
         Entry("no other is better in both", {"marker": "o", "color": colour, "ms": 5.5}),
@@ -458,10 +470,15 @@ def _trade_off(
     ]
     down = len(shown) if paper.phone else 1
     shape = {"panels": len(shown), "gap": 0.25, "above": 0.34, "key": key, "down": down}
-    figure, places, _ = canvas(paper, title, 3.4, 0.75, 0.15, foot=labels[0], **shape)
+    figure, places, _ = canvas(paper, title, 3.6, 0.75, 0.15, foot=labels[0], **shape)
     first = 0
     for axes, (name, points) in zip(places, shown.items(), strict=True):
-        axes.set(xlim=(low - pad, high + pad), yscale="log", ylim=room)
+        # Square roots: most layers are close to 0, where a linear scale would pile them up.
+        axes.set_xscale("function", functions=(_root, _square))
+        axes.set(xlim=(_square(_root(low) - pad), _square(_root(high) + pad)))
+        axes.set(yscale="log", ylim=room)
+        axes.set_xticks([x for x in _STEPS if axes.get_xlim()[0] <= x <= axes.get_xlim()[1]])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         _front(figure, axes, points, colour, first)
         first += len(points)
