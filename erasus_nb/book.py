@@ -6,8 +6,11 @@ number it prints is read from rows.
 
 from __future__ import annotations
 
+import ast
 import math
 import os
+import re
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -18,12 +21,14 @@ from html import escape
 from typing import Any
 
 import torch
+from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 from tqdm import TqdmWarning
 
 from . import (
     ROOT,
     charts,
+    keys,
     moving,
     profiles,
     progress,
@@ -87,12 +92,50 @@ def _published(given: dict[str, Any]) -> workloads.Published | None:
     return workloads.Published(**found) if any(found.values()) else None
 
 
+class ReadersBench(Bench):
+    """A bench on which whoever reads the page may run a strategy with other settings."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        #: Strategy -> the settings that the reader gave it; the others are the chosen ones.
+        self.given: dict[str, dict[str, Any]] = {}
+
+    def full_settings(self, function: Callable) -> tuple[dict[str, Any], str]:
+        full, by = super().full_settings(function)
+        given = self.given.get(function.__name__)
+        return ({**full, **given}, "given by the reader") if given else (full, by)
+
+
+def _edited_defaults(function: Callable) -> dict[str, Any]:
+    """The defaults of a page's strategy that are not, as it runs, those last committed.
+
+    Where git cannot tell, those of the page's file are compared.
+    """
+    page, name = function.facts.category.lower(), function.__name__
+    sources = keys.at_head() or keys.sources()
+    place = sources.place_of(page, name)
+    if place is None:
+        return {}
+    written = {}
+    for node in sources.module(place[0]).nodes[name]:
+        if isinstance(node, ast.FunctionDef):
+            written = dict(zip((a.arg for a in node.args.kwonlyargs), node.args.kw_defaults))
+
+    def same(key: str, value: Any) -> bool:
+        try:
+            return written.get(key) is None or ast.literal_eval(written[key]) == value
+        except ValueError:  # not written out: nobody can tell
+            return True
+
+    return {k: v for k, v in settings_of(function).items() if not same(k, v)}
+
+
 def _bench(workload: str, given: dict[str, Any], published) -> Bench:
     seeds = given["seeds"]
     what = f"{published.model} and {published.data}" if published else workload
     try:
         with progress.working(f"opening {what}"):
-            return Bench(
+            return ReadersBench(
                 workload,
                 given["profile"],
                 None if seeds is None else range(seeds),
@@ -207,23 +250,43 @@ class Page:
         ran = [row for row in self._rows[workload] if only is None or row.strategy in only]
         mine = reference.model_copy(update={"category": self.name, "rows": ran})
         board = score.board([reference.model_copy(update={"rows": rows}), mine])
-        marked = (replace(s, edited=s.edited or s.name in self._edited) for s in board.standings)
-        return replace(board, standings=tuple(marked))
+        given = self.benches[workload].given
+
+        def marked(s: score.Standing) -> score.Standing:
+            notes = ["your settings"] if s.name in given else []
+            if s.kind == "strategy" and s.name not in self.known:
+                notes = ["yours"]
+            return replace(s, edited=s.edited or s.name in self._edited, notes=tuple(notes))
+
+        return replace(board, standings=tuple(map(marked, board.standings)))
+
+    def _pages_board(self, workload: str, *own: Callable) -> score.Board:
+        """The board without ideas of the reader's own, but for those that are named."""
+        return self.board(workload, {*self.known, *(f.__name__ for f in own)})
 
     def _selected(self, function: Callable) -> bool:
         wanted = self.given["strategies"]
         return not wanted or function.__name__ in wanted or function.__name__ not in self.known
 
-    def run(self, function: Callable, *, keep: bool = True, everywhere: bool = False) -> None:
+    def run(
+        self, function: Callable, *, keep: bool = True, everywhere: bool = False, **settings: Any
+    ) -> None:
         """Measure a strategy on every workload and seed of this run and show its rows.
+
+        With settings, as in `page.run(gradient_ascent, epochs=3)`, it runs with these, and with
+        the chosen ones for the rest. The rows are marked "your settings" and written nowhere;
+        `page.run(gradient_ascent)` brings the page's own back. So it is with a default that
+        you edit in the strategy's cell, where it differs from the value that tuning chose.
 
         Args:
             function: A function marked with @strategy.
             keep: Write its rows to the result JSON. False is for ideas of your own, which
                 run on the first workload of this run that they can run on, unless `everywhere`.
             everywhere: Run an idea of your own on every workload that it can run on.
+            settings: Settings of the strategy to run it with.
 
         Raises:
+            ParameterError: the strategy has no such setting.
             Exception: what an idea of your own raised, with the lines of its cell. In a run
                 of the whole book it becomes an `error` row, as a strategy's of the page always
                 does; of an edited one the lines are printed too.
@@ -231,23 +294,54 @@ class Page:
         if not self._selected(function):
             display(Markdown(f"`{function.__name__}` is not among the strategies asked for."))
             return
+        known = settings_of(function)
+        if strange := [name for name in settings if name not in known]:
+            raise ParameterError(
+                f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
+            )
         self.functions[function.__name__] = function
         edited = any(bench.uncommitted(function) for bench in self.benches.values())
         (self._edited.add if edited else self._edited.discard)(function.__name__)
         able = [w for w, bench in self.benches.items() if self._can_run(function, bench)]
         if not keep and not able:
             display(Markdown(f"`{function.__name__}` {self._why_not(function)}"))
+        said: list[str] = []
         for workload, bench in self.benches.items():
             if not keep and workload not in (able if everywhere else able[:1]):
                 continue
             self._reference(workload)
-            rows = bench.run(function, keep=keep)
+            said += self._give(function, bench, settings)
+            rows = bench.run(function, keep=keep and function.__name__ not in bench.given)
             others = [r for r in self._rows[workload] if r.strategy != function.__name__]
             self._rows[workload] = others + rows
             if bench.failure and (edited or not keep):
                 self._tell_of(bench.failure, function, stop=not keep and not self._in_batch)
+        for workload, bench in self.benches.items():
+            rows = self.rows(workload, function.__name__)
+            if rows and (edited or function.__name__ in bench.given):
+                said.append(f"`{workload}`: {_settings(function, rows)}")
         if lines := self._lines(function.__name__):
-            display(HTML(lines))
+            display(HTML(lines + "".join(f"<p>{_coded(line)}</p>" for line in said)))
+
+    def _give(self, function: Callable, bench: ReadersBench, settings: dict) -> list[str]:
+        """Set what a strategy is run with beside the chosen settings; what to say of it."""
+        name = function.__name__
+        bench.given.pop(name, None)
+        chosen, _ = bench.full_settings(function)
+        # Nobody reads along in a run of the whole book: there, what tuning chose holds.
+        changed = {} if self._in_batch else _edited_defaults(function)
+        edited = {k: v for k, v in changed.items() if k not in settings and chosen.get(k) != v}
+        if given := {**edited, **settings}:
+            bench.given[name] = given
+        said = [
+            f"`{bench.name}`: your edited default `{k}={v}` is used in place of "
+            f"`{k}={chosen[k]}`, which was chosen for this workload."
+            for k, v in edited.items()
+            if k in chosen
+        ]
+        if given:
+            said.append(f"`{bench.name}`: these rows are yours and are written nowhere.")
+        return said
 
     @staticmethod
     def _tell_of(error: Exception, function: Callable, stop: bool) -> None:
@@ -258,7 +352,20 @@ class Page:
         error = error.with_traceback(frame or error.__traceback__)
         if stop:
             raise error
-        traceback.print_exception(error)
+        print(
+            f"`{function.__name__}`, as you edited it, failed; its row says so and the page "
+            "goes on:",
+            file=sys.stderr,
+        )
+        shell = get_ipython()
+        if shell is None or os.environ.get(BATCH):
+            traceback.print_exception(error)
+            return
+        # As Jupyter prints it, with the cell and the lines around. Not `showtraceback`, which
+        # makes it an error of the cell: whoever runs the notebook as a whole would stop here.
+        shown = (type(error), error, error.__traceback__)
+        lines = shell.InteractiveTB.structured_traceback(*shown, tb_offset=0)
+        print("\n".join(lines), file=sys.stderr)
 
     @property
     def _in_batch(self) -> bool:
@@ -316,16 +423,18 @@ class Page:
             return
         said = []
         for workload in filter(partial(self._ran, function.__name__), self.benches):
-            standing = self.board(workload)[function.__name__]
+            board = self._pages_board(workload, function)
+            standing = board[function.__name__]
+            marked = f" ({mark})" if (mark := _mark(standing)) else ""
             if not standing.seeds:
-                said.append(f"- `{workload}`: {_status(standing)}.")
+                said.append(f"- `{workload}`{marked}: {_status(standing)}.")
                 continue
             rows = self.rows(workload, function.__name__)
             own = self.benches[workload].load.sentence
             whole = first + (template if own is None else f"{own}.")
-            fields = _fields(self.board(workload), standing, rows)
+            fields = _fields(board, standing, rows)
             sentence = whole.format_map(fields).rstrip(".")
-            said.append(f"- `{workload}`: {sentence}. {_settings(function, rows)}")
+            said.append(f"- `{workload}`{marked}: {sentence}. {_settings(function, rows)}")
         display(Markdown("\n".join(said)))
 
     def claim(
@@ -341,6 +450,9 @@ class Page:
             where: Where the sentence is meant to hold: "home", the page's own workload;
                 "everywhere"; or one of strategy.NEEDS, for the workloads that provide it.
 
+        Where the reader has edited a strategy or given it other settings, a line says that this
+        changed the sentence, and nothing stops.
+
         Raises:
             AssertionError: the claim is not true; the sentence must be rewritten.
             ValueError: `where` is none of these.
@@ -355,7 +467,19 @@ class Page:
                 name == self.home if where == "home" else where in bench.load.provides
             )
             if bench.load.in_prose and meant and len(bench.seeds) >= CLAIM_SEEDS:
-                assert check(self.board(name)), f"not true on {name}: {sentence}"
+                board = self._pages_board(name)
+                mine = [s.name for s in board.of("strategy") if _mark(s)]
+                true = check(board)
+                if not true and mine and not self._in_batch:
+                    what = ", ".join(f"`{each}`" for each in mine)
+                    display(
+                        Markdown(
+                            f"Your edit or your settings ({what}) changed this sentence of the "
+                            f"page on `{name}`: {sentence}."
+                        )
+                    )
+                    continue
+                assert true, f"not true on {name}: {sentence}"
 
     def having(self, need: str) -> dict[str, Bench]:
         """The benches of this book's own workloads that provide something, by name."""
@@ -421,7 +545,28 @@ class Page:
             strong = [f.__name__ for f in own if f.__name__ in names]
             if own and not strong:
                 continue
-            display(charts.forest(self.board(workload), names=names, emphasise=strong))
+            board = self._pages_board(workload, *own)
+            if caution := self._caution(board):
+                display(Markdown(caution))
+            display(charts.forest(board, names=names, emphasise=strong))
+
+    def _caution(self, board: score.Board) -> str:
+        """Why nothing can be concluded from a board, in one line; "" where something can."""
+        said = []
+        if self.given["profile"] == "smoke":
+            some = (
+                "1 training seed" if len(board.seeds) == 1 else f"{len(board.seeds)} training seeds"
+            )
+            said.append(
+                f"Profile `smoke` ({some}) only shows that the page runs: it proves nothing, and "
+                "the text of the page speaks of larger runs."
+            )
+        if failed := [g for g in board.gates if not g.passed]:
+            gates = "; ".join(
+                f"{g.name} (measured {number(g.value)}, wanted {g.wanted})" for g in failed
+            )
+            said.append(f"Gates not met on `{board.workload}`: {gates}.")
+        return " ".join(said)
 
     def table(self) -> None:
         """The rows behind the chart, one table a workload."""
@@ -447,7 +592,11 @@ class Page:
             categories = {f.__name__: f.facts.category for f in able}
             found = bench.relearn(able, bench.seeds[:ATTACKED])
             self.relearned[workload] = found
+            marks = {n: _mark(self.board(workload)[n]) for n in categories}
+            labels = {n: f"{n} ({mark})" if mark else n for n, mark in marks.items()}
+            categories = {labels[n]: category for n, category in categories.items()}
             for criterion, curves in found.items():
+                curves = {labels.get(n, n): curve for n, curve in curves.items()}
                 label = f"{workload}: {criterion} (share; higher: more came back)"
                 display(charts.relearning(curves, ylabel=label, categories=categories))
 
@@ -509,9 +658,13 @@ class Page:
         display(
             HTML(
                 '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
-                f"{''.join(boxes)}{_KEY}<p><small>{escape(stamp)}</small></p></div>"
+                f"{''.join(boxes)}{_KEY}{self._cautions()}<p><small>{escape(stamp)}</small></p></div>"
             )
         )
+
+    def _cautions(self) -> str:
+        said = filter(None, (self._caution(self._pages_board(name)) for name in self.benches))
+        return "".join(f"<p>{_coded(each)}</p>" for each in said)
 
     def _glance(self, workload: str) -> str:
         board = self.board(workload, self.known)  # a reader's own idea is no result of the page
@@ -522,7 +675,8 @@ class Page:
         if not ran:  # a run so small that original and retrained do not differ
             return f"<p>Nothing can be scored on {escape(workload)} in this run.</p>"
         control, bar = board["partial_retrain"], board.bar
-        code = lambda name: f"<code>{escape(name)}</code>"
+        marks = {s.name: f" ({mark})" for s in mine if (mark := _mark(s))}
+        code = lambda name: f"<code>{escape(name)}</code>{marks.get(name, '')}"
         reached = "; ".join(
             f"{code(s.name)}{' (an analogue)' if s.analogue else ''} has a Retrain-Match of "
             f"{_interval(s.rm, 1)} of 100"
@@ -546,7 +700,7 @@ class Page:
         shown = sorted(
             {s.name: s for s in shown}.values(), key=lambda s: -s.rm.mean if s.rm else math.inf
         )
-        rest = ", ".join(f"<code>{escape(s.name)}</code> {_interval(s.rm, 1)}" for s in ran[3:])
+        rest = ", ".join(f"{code(s.name)} {_interval(s.rm, 1)}" for s in ran[3:])
         below = f"<p>Strategies further down: {rest}.</p>" if rest else ""
         return f"<p>{verdict}</p>" + table(_COLUMNS, [_line(s) for s in shown]) + below
 
@@ -600,6 +754,16 @@ def _line(standing: score.Standing) -> tuple[str, ...]:
         DASH if standing.time_ratio is None else f"{number(standing.time_ratio)} x retraining",
         ", ".join(standing.flags) or DASH,
     )
+
+
+def _coded(text: str) -> str:
+    """A sentence as HTML: what stands between backticks is code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
+def _mark(standing: score.Standing) -> str:
+    """How a row is not the page's own: "yours", "your settings" or "edited"; "" if it is."""
+    return next(iter((*standing.notes, *["edited"][: standing.edited])), "")
 
 
 def _measured(standing: score.Standing) -> tuple[str, ...]:

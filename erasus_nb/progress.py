@@ -49,8 +49,11 @@ class _Work:
     piece: str = ""
 
     def line(self, seconds: float) -> str:
+        place = f"{self.unit} {self.began} of {self.total}" if self.began and self.total else ""
+        if place and self.piece.split(" ")[0] == self.unit and len(self.piece.split(" ")) == 2:
+            return f"{self.what[:_LONGEST]}: {place}, {tqdm.format_interval(seconds)}"
         said = f"{self.what}: {self.piece}" if self.piece else self.what
-        place = f" ({self.unit} {self.began} of {self.total})" if self.began and self.total else ""
+        place = f" ({place})" if place else ""
         return f"{said[:_LONGEST]}{place}, {tqdm.format_interval(seconds)}"
 
 

@@ -96,6 +96,7 @@ class Standing:
         seconds: Median wall time.
         product: What was measured, where that is more than the weights of the workload's model.
         edited: Whether a row ran with other code than its page's file holds.
+        notes: What else a page that runs says beside the name, such as "your settings".
     """
 
     name: str
@@ -129,13 +130,14 @@ class Standing:
     seconds: float | None = None
     product: str = ""
     edited: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """Its name, with what a reader must know beside it."""
         notes = ["analogue"] if self.analogue else []
         notes += [self.product] if self.product else []
-        notes += ["edited"] if self.edited else []
+        notes += [*self.notes, *(["edited"] if self.edited else [])]
         return f"{self.name} ({', '.join(notes)})" if notes else self.name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import subprocess
 import sys
 from dataclasses import replace
@@ -103,6 +104,81 @@ def test_a_sentence_ends_with_the_settings_of_the_row(page, shown, monkeypatch):
     shown.clear()
     page.say(ensemble)
     assert text(shown).endswith(". Settings: `rate=0.5`, else the defaults.")
+
+
+def test_settings_of_the_readers_own_are_used_marked_and_written_nowhere(page, shown, tmp_path):
+    page.run(ensemble)
+    file = tmp_path / "smoke" / "synthetic" / "test.json"
+    before = file.read_text("utf-8")
+    shown.clear()
+    page.run(ensemble, rate=0.7)
+    assert {row.settings["rate"] for row in page.rows("synthetic", "ensemble")} == {0.7}
+    assert "ensemble (your settings)" in text(shown) and "<code>rate=0.7</code>" in text(shown)
+    assert file.read_text("utf-8") == before
+    shown.clear()
+    page.say(ensemble, "{rm}")
+    page.table()
+    page.glance()
+    said = [thing for thing in shown if "your settings" in thing.data]
+    assert len(said) == 3
+    page.run(ensemble)
+    assert {row.settings["rate"] for row in page.rows("synthetic", "ensemble")} == {0.1}
+    assert "your settings" not in page._lines("ensemble")
+
+
+def test_a_setting_that_is_not_there_is_refused_in_one_sentence(page):
+    for wrong in ("rates", "seed"):
+        with pytest.raises(book.ParameterError) as caught:
+            page.run(ensemble, **{wrong: 1})
+        assert str(caught.value) == f"ensemble has no setting {wrong!r}; it has size, rate"
+    assert not page.functions
+
+
+@strategy(category="Yours", cite="", reads=())
+def idea(model, forget, retain, task, *, seed=0):
+    return Unlearned(copy.deepcopy(model))
+
+
+def test_an_idea_of_your_own_is_on_the_pages_board_only_where_it_is_named(page, shown, monkeypatch):
+    page.run(ensemble)
+    page.run(idea, keep=False)
+    assert "idea (yours)" in text(shown)
+    drawn = []
+    monkeypatch.setattr(
+        book.charts, "forest", lambda board, **k: drawn.append({s.name for s in board.standings})
+    )
+    page.chart()
+    page.chart(idea)
+    assert "idea" not in drawn[0] and "idea" in drawn[1]
+    shown.clear()
+    page.table()
+    assert "idea (yours)" in text(shown)
+
+
+def test_a_smoke_run_says_that_it_proves_nothing(page, shown):
+    page.run(ensemble)
+    for show in (page.chart, page.glance):
+        shown.clear()
+        show()
+        said = html.unescape(text([thing for thing in shown if hasattr(thing, "data")]))
+        assert "(2 training seeds) only shows that the page runs: it proves nothing" in said
+        failed = [g.name for g in page.board("synthetic").gates if not g.passed]
+        assert failed and all(name in said for name in failed)
+
+
+def test_a_sentence_that_the_readers_edit_changed_stops_nothing(page, shown, monkeypatch):
+    page.run(ensemble, rate=0.7)
+    page.given["profile"] = "laptop"
+    monkeypatch.setattr(book, "CLAIM_SEEDS", 2)
+    shown.clear()
+    page.claim("it is so", lambda board: False)
+    assert text(shown) == (
+        "Your edit or your settings (`ensemble`) changed this sentence of the page on "
+        "`synthetic`: it is so."
+    )
+    monkeypatch.setenv(book.BATCH, "1")
+    with pytest.raises(AssertionError, match="not true on synthetic: it is so"):
+        page.claim("it is so", lambda board: False)
 
 
 def test_a_selected_request_has_a_page_although_it_names_no_concept(shown, tmp_path):

@@ -367,7 +367,7 @@ def test_where_a_run_is_is_shown_and_not_kept(project, monkeypatch):
         lambda self, **given: (said.append(self.jobs[0].said), describe(self, **given)),
     )
     assert cli.main(["run", "gradient"]) == 0
-    assert any("scrub on digits: seed 0 (seed 1 of 2), 00:01" in line for line in said)
+    assert any("scrub on digits: seed 1 of 2, 00:01" in line for line in said)
     kept = (project / "_runs" / "gradient.ipynb").read_text()
     assert "a warning" in kept and progress.MARK not in kept
 

@@ -312,6 +312,38 @@ def test_a_mistake_in_an_edited_strategy_is_a_row_and_its_lines_are_printed(open
     assert "pair = model.no_such_layer," in printed and "measuring.py" not in printed
 
 
+def test_its_lines_are_printed_as_jupyter_would(opened, monkeypatch, capsys):
+    ran = opened("gradient")
+    monkeypatch.setattr(book, "get_ipython", lambda: ran.shell)
+    ran.edit("gradient", "pair = student,", "pair = model.no_such_layer,")
+    ran.run("page.run(scrub)")
+    printed = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().err)
+    assert "`scrub`, as you edited it, failed" in printed
+    assert re.search(r"-+> *\d+ .*pair = model.no_such_layer,", printed)
+    assert "measuring.py" not in printed
+
+
+def test_an_edited_default_wins_over_the_tuned_value_and_says_so(opened, monkeypatch):
+    ran = opened("gradient")
+    name = "gradient_ascent"
+    chosen = ran["page"].benches["synthetic"].full_settings(ran[name])[0]
+    assert chosen["epochs"] not in (3, 5)  # tuned
+    ran.edit("gradient", "lr=1e-3, epochs=5, optimizer", "lr=1e-3, epochs=3, optimizer")
+    ran.shown.clear()
+    ran.run("page.run(gradient_ascent)")
+    said = re.sub("</?code>", "`", ran.shown[-1].data)
+    assert f"your edited default `epochs=3` is used in place of `epochs={chosen['epochs']}`" in said
+    [row] = ran["page"].rows("synthetic", name)
+    assert row.settings == {**chosen, "epochs": 3}
+    board = ran["page"].board("synthetic")
+    assert board[name].label == "gradient_ascent (your settings, edited)"
+    ran.run("page.run(gradient_ascent, epochs=4)")
+    assert ran["page"].rows("synthetic", name)[0].settings["epochs"] == 4
+    monkeypatch.setenv(BATCH, "1")  # where nobody reads along, tuning holds
+    ran.run("page.run(gradient_ascent)")
+    assert ran["page"].rows("synthetic", name)[0].settings == chosen
+
+
 def test_every_page_says_how_to_change_a_strategy_and_try_your_own_runs_in_its_cell():
     for page in selection.categories(ROOT):
         prose = [

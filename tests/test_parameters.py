@@ -103,7 +103,7 @@ def started(**given):
     ],
 )
 def test_a_page_refuses_before_any_work(given, words, monkeypatch):
-    monkeypatch.setattr(book, "Bench", lambda *a, **k: pytest.fail("work had begun"))
+    monkeypatch.setattr(book, "ReadersBench", lambda *a, **k: pytest.fail("work had begun"))
     with pytest.raises(ParameterError, match=words):
         started(**given)
 

@@ -45,8 +45,8 @@ def test_one_line_stays_for_each_piece_that_takes_time(stderr):
             step(f"seed {seed}")
             time.sleep(seconds)
     assert [text for text, end in lines(stderr) if end == "\n"] == [
-        "scrub on digits: seed 0 (seed 1 of 3)",
-        "scrub on digits: seed 2 (seed 3 of 3)",
+        "scrub on digits: seed 1 of 3",
+        "scrub on digits: seed 3 of 3",
     ]
 
 

@@ -23,6 +23,7 @@ def label(standing: Standing) -> str:
     what = [
         word
         for word, so in (
+            *((word, True) for word in standing.notes),
             ("edited", standing.edited),
             ("control", standing.kind == "control"),
             (some, standing.status == "partial"),
