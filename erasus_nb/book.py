@@ -400,7 +400,9 @@ class Page:
             labels.add(board[name].label)
             for standing in (board["original"], board[name], board["retrained"]):
                 lines.append((workload, *_line(standing)))
-        return table(("workload", *_COLUMNS), lines, strong=labels) if lines else ""
+        # The name first: of a table that scrolls, the first column stays in view.
+        lines = [(name, workload, *rest) for workload, name, *rest in lines]
+        return table(("row", "workload", *_COLUMNS[1:]), lines, strong=labels) if lines else ""
 
     # ---- sentences
 
@@ -529,7 +531,11 @@ class Page:
                     display(function(self._scene(workload), *what))
 
     def chart(self, *own: Callable) -> None:
-        """Draw this page's strategies beside references and controls, one chart a workload."""
+        """Draw this page's strategies beside references and controls, one chart a workload.
+
+        Args:
+            own: Ideas of a reader, drawn strongly: only workloads on which one ran are drawn.
+        """
         for workload in self.benches:
             names = [
                 n
@@ -537,6 +543,8 @@ class Page:
                 if (n in self.known or self.functions[n] in own) and self._ran(n, workload)
             ]
             strong = [f.__name__ for f in own if f.__name__ in names]
+            if own and not strong:
+                continue
             board = self._pages_board(workload, *own)
             if caution := self._caution(board):
                 display(Markdown(caution))
@@ -611,8 +619,10 @@ class Page:
         display(moving.Moved(sweep, function.facts.category))
         seeds = sweep.found.seeds
         said = (
-            f"Measured in advance on `{sweep.workload}`, means over the tuning seeds "
-            f"{seeds[0]} to {seeds[-1]}, which no row reports."
+            f"Measured in advance on `{sweep.workload}`: means over the tuning seeds {seeds[0]} to "
+            f"{seeds[-1]}, which serve to choose settings and are in no other result of this page, so "
+            "that the numbers differ a little from its tables. All other settings are those that "
+            f"tuning chose{_beside(sweep.found.settings)}."
         )
         changed = sweep.found.code != sweeps.code_now(self.name, sweep)
         if changed or function.__name__ in self._edited:
@@ -648,7 +658,8 @@ class Page:
         display(
             HTML(
                 '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
-                f"{''.join(boxes)}{self._cautions()}<p><small>{escape(stamp)}</small></p></div>"
+                f"{''.join(boxes)}{self._cautions()}{_KEY}"
+                f"<p><small>{escape(stamp)}</small></p></div>"
             )
         )
 
@@ -672,26 +683,39 @@ class Page:
             f"{_interval(s.rm, 1)} of 100"
             for s in board.leaders[:3]
         )
+        above = control.rm and control.rm.mean >= max(
+            (s.rm.mean for s in board.leaders), default=101
+        )
+        but = "; but retraining that is stopped early scores higher" if above else ""
         verdict = (
-            f"<strong>{score.first_place(board, code)}</strong> ({len(board.seeds)} seeds). "
+            f"<strong>{score.first_place(board, code)}{but}</strong> ({len(board.seeds)} seeds). "
             + (f"{reached}. " if reached else "")
             + f"{score.what_is_missing(board, code)} "
-            f"Retraining for a quarter of its epochs scores {_interval(control.rm, 1)}; "
-            f"<code>{escape(bar.name)}</code>, the best cheap control, "
+            f"<code>{escape(bar.name)}</code>, the best cheap control, scores "
             f"{_interval(bar.rm, 1)}; full retraining, against the retrainings of other "
-            f"seeds, {_interval(board['retrained'].rm, 1)}."
+            f"seeds, {_interval(board['retrained'].rm, 1)}. Retraining for a quarter of its "
+            f"epochs ({code(control.name)}) scores {_interval(control.rm, 1)}: it is the comparison "
+            "at equal cost, and not counted among the cheap controls."
         )
         shown = [board["retrained"], *ran[:3], control, bar, board["original"]]
         shown = sorted(
             {s.name: s for s in shown}.values(), key=lambda s: -s.rm.mean if s.rm else math.inf
         )
         rest = ", ".join(f"{code(s.name)} {_interval(s.rm, 1)}" for s in ran[3:])
-        below = f"<p>Further down: {rest}.</p>" if rest else ""
+        below = f"<p>Strategies further down: {rest}.</p>" if rest else ""
         return f"<p>{verdict}</p>" + table(_COLUMNS, [_line(s) for s in shown]) + below
 
 
 # ------------------------------------------------------------------ text
 
+
+#: What the columns of the glance box are. The site leads to its own pages (sphinx_runs.py).
+_KEY = (
+    "<p><small>Retrain-Match is the harmonic mean of F (forgetting), P (privacy) and U "
+    "(utility), each 1 like retraining. z is a position on a criterion: 1 like the original, "
+    '0 like retraining. All words: <a href="../docs/glossary.md">glossary</a>; criteria and '
+    'flags: <a href="../docs/metrics.md">what is measured</a>.</small></p>'
+)
 
 _COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
 
@@ -744,7 +768,11 @@ def _mark(standing: score.Standing) -> str:
 
 
 def _measured(standing: score.Standing) -> tuple[str, ...]:
-    return tuple(_interval(standing.metrics.get(c)) for c in ("C1", "C2", "C3", "C4"))
+    """The four criteria; all are shares, so an interval that leaves 0 to 1 is cut there."""
+    found = (standing.metrics.get(c) for c in ("C1", "C2", "C3", "C4"))
+    return tuple(
+        _interval(v and replace(v, low=max(v.low, 0.0), high=min(v.high, 1.0))) for v in found
+    )
 
 
 def _gates(failed: Sequence[records.Gate]) -> str:
@@ -781,6 +809,12 @@ class _Info:
         if all(isinstance(v, (int, float)) for v in values):
             return f"{sum(values) / len(values):.3g}"
         return ", ".join(sorted({str(v) for v in values}))
+
+
+def _beside(settings: dict[str, Any]) -> str:
+    """Settings that are not the defaults, in brackets; "" if there are none."""
+    said = ", ".join(f"`{k}={v}`" for k, v in settings.items())
+    return f" ({said})" if said else ""
 
 
 def _settings(function: Callable, rows: Sequence[records.Row]) -> str:

@@ -120,16 +120,17 @@ def _drawn(paper: base.Paper, sweep: Sweep, category: str, title: str, at: int |
     points, mark = sweep.found.points, charts.PALETTE[category]
     black, strokes = "#000000", ("-", (0, (5, 2)), (0, (1, 1.5)))
     names = {
-        key: "\n".join(textwrap.wrap(base.clean(name), 16))
+        key: "\n".join(textwrap.wrap(base.clean(name, 40), 18))
         for key, name in sweep.found.criteria.items()
     }
     words = [line for name in (*names.values(), "retrained") for line in name.split("\n")]
+    levels = {"original": (0, (4, 3)), "retrained": "-"}
     figure, (score, place), _ = base.canvas(
         paper,
         title,
         2.2,
         0.5,
-        right=0.25 + max(map(base.inches, words)),
+        right=_LEAD + 0.15 + max(map(base.inches, words)),
         panels=2,
         gap=0.55,
         above=0.34,
@@ -142,19 +143,47 @@ def _drawn(paper: base.Paper, sweep: Sweep, category: str, title: str, at: int |
     _line(score, points, kept, charts.CONTROL.colour, strokes[1], faint=False)
     ends = {"original": 1.0, "retrained": 0.0}
     for name, level in ends.items():
-        place.axhline(level, color=black, ls=(0, (4, 3)) if level else "-", lw=1.2)
+        place.axhline(level, color=black, ls=levels[name], lw=1.2)
     for (key, name), stroke in zip(names.items(), strokes, strict=True):
         cut = [tuple(z and float(np.clip(z, *_EDGE)) for z in p.position[key]) for p in points]
         ends[name] = _line(place, points, cut, mark.colour, stroke)
-    _finish(sweep, score, place, ends, at)
+    leads = {name: (black, stroke) for name, stroke in levels.items()}
+    leads |= {
+        name: (mark.colour, stroke) for name, stroke in zip(names.values(), strokes, strict=True)
+    }
+    _finish(sweep, score, place, at)
+    _name_lines(place, ends, leads)
     for number in range(len(points)):  # along each value, what it gives is said
         for panel in (score, place):
             panel.axvline(number, color="none", gid=f"hit-{number}")
     return figure
 
 
-def _finish(sweep: Sweep, score, place, ends: dict[str, float], at: int | None) -> None:
-    """Axes, labels, and the value that was chosen or moved to."""
+#: Inches between the panel's edge and the names of its lines.
+_LEAD = 0.35
+
+
+def _name_lines(place, ends: dict[str, float], leads: dict[str, tuple]) -> None:
+    """The names of lines, near their ends; what leads there is drawn as the line is."""
+    low, high = place.get_ylim()
+    figure = place.figure
+    wide, tall = place.get_position().size * figure.get_size_inches()
+    line = 0.165 * (high - low) / tall
+    room = [line * (name.count("\n") + 1) for name in ends]
+    known = [0.5 if np.isnan(level) else level for level in ends.values()]
+    last = place.get_xlim()[1]
+    inch = (last - place.get_xlim()[0]) / wide
+    for (name, level), y in zip(ends.items(), spread(known, room, low, high), strict=True):
+        colour, stroke = leads[name]
+        begin = last if colour == "#000000" else last - 0.3  # levels end at the edge
+        x = [begin, last + 0.06 * inch, last + (_LEAD - 0.05) * inch]
+        place.plot(x, [level, level, y], color=colour, ls=stroke, lw=1.0, clip_on=False)
+        place.text(last + _LEAD * inch, y, name, va="center")
+    place.set(xlim=(place.get_xlim()[0], last), ylim=(low, high))
+
+
+def _finish(sweep: Sweep, score, place, at: int | None) -> None:
+    """Axes, headings, and the value that was chosen or moved to."""
     points = sweep.found.points
     values = [point.value for point in points]
     low, high = min(-0.3, place.get_ylim()[0]), max(1.3, place.get_ylim()[1])
@@ -173,10 +202,6 @@ def _finish(sweep: Sweep, score, place, ends: dict[str, float], at: int | None) 
         score, "Retrain-Match; grey: utility kept, %", (0, 1), (0, 5), "axes fraction", "left"
     )
     base.note(place, "position z of each criterion", (0, 1), (0, 5), "axes fraction", "left")
-    gap = (high - low) * 0.165 / 2.2 * max(name.count("\n") + 1 for name in ends)
-    heights = spread(list(ends.values()), gap, low, high)
-    for name, y in zip(ends, heights, strict=True):
-        place.text(len(points) - 0.6, y, name, va="center")
 
 
 class Moved:

@@ -3,7 +3,7 @@
     import erasus_nb.own as own
 
     mine = own.Classifier(net, train=(x, y), forget=ids, holdout=(x2, y2), test=(x3, y3))
-    print(own.unlearn(mine, ["scrub", "ssd"]))
+    print(own.unlearn(mine, ["layer_freezing", "negative_gradient"], settings=own.tuned()))
 
 `net` is a trained torch module; or a class, or a function, that makes a new one, and then the
 original is trained here, and so are the models retrained without the forget set. Nothing is
@@ -16,23 +16,25 @@ import copy
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from markupsafe import escape
 from torch import Tensor, nn
 
 from . import ROOT, cells, charts, controls, keys, records, score, selection
-from .benchmark import Bench
+from .benchmark import Bench, tuned_settings
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .profiles import PROFILES, Recipe
 from .strategy import Unlearned, settings_of, strategy
 from .tables import DASH, number, table
 from .training import clone, global_seed
 from .workloads.classifier.own import (
+    CLASSIFIERS,
     Material,
     OwnClassifier,
     make,
@@ -40,7 +42,7 @@ from .workloads.classifier.own import (
     reinitialised,
 )
 
-__all__ = ["Classifier", "Recipe", "Result", "boards", "check_page", "unlearn"]
+__all__ = ["Classifier", "Recipe", "Result", "boards", "check_page", "tuned", "unlearn"]
 
 #: How models are trained where nobody says how: AdamW at the step size that suits most small
 #: networks. Controls go by it, too.
@@ -53,8 +55,18 @@ OPTIMIZERS = "sgd", "adam", "adamw"
 # ------------------------------------------------------------------ what is given
 
 
-def _tensor(name: str, given: Any) -> Tensor:
+def _has_text(given: Any) -> bool:
+    try:
+        return any(isinstance(x, (str, bytes)) for x in np.asarray(given, dtype=object).ravel())
+    except (TypeError, ValueError):
+        return False
+
+
+def _tensor(name: str, given: Any, wanted: str = "numbers") -> Tensor:
     """Numbers as a tensor: of a tensor, an array, a table of pandas, a list, a set or a range.
+
+    Args:
+        wanted: What they must be, for the refusal of strings.
 
     Raises:
         ParameterError: they are no numbers, or of no one shape.
@@ -66,10 +78,21 @@ def _tensor(name: str, given: Any) -> Tensor:
     try:
         return torch.as_tensor(given).detach()
     except (TypeError, ValueError, RuntimeError) as error:
+        if _has_text(given):
+            raise ParameterError(f"{name} must be {wanted}; got strings") from None
         raise ParameterError(
             f"{name} holds something that is no tensor and cannot become one; "
             f"{type(error).__name__}: {error}"
         ) from None
+
+
+def _class_of(name: str, given: Any) -> int:
+    """The label of an item of a dataset."""
+    if isinstance(given, (str, bytes)):
+        raise ParameterError(f"{name}: labels must be whole numbers from 0; got strings")
+    if int(given) != given:
+        raise ParameterError(f"{name}: labels must be whole numbers from 0; got {given}")
+    return int(given)
 
 
 def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
@@ -80,12 +103,15 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
     """
     if isinstance(given, (tuple, list)) and len(given) == 2:
         # Copied: what happens to the reader's own tensors later must not change the data here.
-        inputs, labels = (_tensor(name, part).clone() for part in given)
+        inputs = _tensor(f"{name}: inputs", given[0]).clone()
+        labels = _tensor(f"{name}: labels", given[1], "whole numbers from 0").clone()
     elif hasattr(given, "__getitem__") and not hasattr(given, "dtype"):
         try:
             items = [given[place] for place in range(len(given))]
             inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
-            labels = torch.as_tensor([int(item[1]) for item in items])
+            labels = torch.as_tensor([_class_of(name, item[1]) for item in items])
+        except ParameterError:
+            raise
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
             raise ParameterError(
                 f"{name}: every item of the dataset must be (tensor, label), all tensors of one "
@@ -95,13 +121,19 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
         raise ParameterError(
             f"{name} must be (inputs, labels) or a torch Dataset; got {type(given).__name__}"
         )
+    if labels.dim() > 1:
+        how = "labels[:, 0]" if labels.shape[1] == 1 else "labels.argmax(1), if they are one-hot"
+        raise ParameterError(
+            f"{name}: labels must have shape (n,), one whole number for each example; got shape "
+            f"{tuple(labels.shape)} (give {how})"
+        )
     if labels.dim() != 1 or inputs.dim() < 1 or len(inputs) != len(labels):
         raise ParameterError(
             f"{name}: inputs (n, ...) and labels (n,) must have the same n; got "
             f"{tuple(inputs.shape)} and {tuple(labels.shape)}"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ParameterError(f"{name}: labels must be whole numbers; got {labels.dtype}")
+        raise ParameterError(f"{name}: labels must be whole numbers from 0; got {labels.dtype}")
     if not len(labels):
         raise ParameterError(f"{name} is empty; leave it out where there is none")
     if inputs.is_floating_point() and not inputs.isfinite().all():
@@ -115,15 +147,20 @@ def _ids(given: Any, count: int) -> Tensor:
     Raises:
         ParameterError: no ids, or ids that do not exist, twice the same one, or all of them.
     """
-    ids = _tensor("forget", given)
+    allowed = f"whole numbers from 0 to {count - 1}, each once"
+    ids = _tensor("forget", given, f"ids, {allowed}")
     if not ids.numel():
         raise ParameterError("forget is empty: there is nothing to unlearn")
-    if ids.dtype == torch.bool and tuple(ids.shape) == (count,):
+    if ids.dtype == torch.bool:
+        if tuple(ids.shape) != (count,):
+            raise ParameterError(
+                "forget is a mask, and a mask needs as many entries as train has examples, shape "
+                f"({count},); got shape {tuple(ids.shape)}"
+            )
         ids = ids.nonzero()[:, 0]
-    allowed = f"whole numbers from 0 to {count - 1}, each once"
-    if ids.dim() != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+    if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex():
         raise ParameterError(
-            f"forget must be a list of ids, {allowed}; got {ids.dtype} {ids.shape}"
+            f"forget must be a list of ids, {allowed}; got {ids.dtype} of shape {tuple(ids.shape)}"
         )
     ids = ids.cpu().long().sort().values
     if not len(ids):
@@ -132,6 +169,8 @@ def _ids(given: Any, count: int) -> Tensor:
         wrong = int(ids[0] if ids[0] < 0 else ids[-1])
         raise ParameterError(f"forget holds id {wrong}; ids are {allowed}")
     if len(ids.unique()) != len(ids):
+        if len(ids) == count and ids[-1] <= 1:
+            raise ParameterError("forget is a mask of 0 and 1; a mask must be of True and False")
         twice = int(ids[1:][ids[1:] == ids[:-1]][0])
         raise ParameterError(f"forget holds id {twice} twice; ids are {allowed}")
     if len(ids) > count - 2:
@@ -387,6 +426,11 @@ def _checked_recipe(recipe: Any) -> Recipe:
             f"recipe must be own.Recipe(epochs, lr, batch_size=32, ...); got {recipe!r}"
         )
     one_of("optimizer", recipe.optimizer, OPTIMIZERS)
+    for name, value in vars(recipe).items():
+        kinds = {"epochs": int, "batch_size": int}.get(name, (int, float))
+        if name not in ("optimizer", "clip") and not isinstance(value, kinds):
+            what = "a whole number" if kinds is int else "a number"
+            raise ParameterError(f"{name} of a recipe must be {what}; got {value!r}")
     if recipe.epochs < 1 or recipe.batch_size < 1 or not recipe.lr > 0:
         raise ParameterError(
             "recipe needs at least one epoch, one example a batch and a step size above 0; got "
@@ -420,6 +464,14 @@ def partial_retrain(model, forget, retain, task, *, share=0.25, seed=0) -> Unlea
     return Unlearned(made.model.train(model.training), made.losses, made.info)
 
 
+#: What a row says where a strategy had to do with less than its page asks for.
+_REDRAWN = (
+    "the weights that the original's training started from are not known, so it started from "
+    "newly drawn ones (reset_parameters, or fresh)"
+)
+_UNVALIDATED = "no validation data were given, and with these settings it does not use any"
+
+
 @dataclass(repr=False)
 class OwnBench(Bench):
     """The bench of a classifier of one's own.
@@ -429,6 +481,33 @@ class OwnBench(Bench):
     """
 
     own: OwnClassifier | None = None
+    _chosen: dict[str, Chosen] = field(default_factory=dict)
+
+    def run(self, function: Callable, *, settings: Any = None, keep: bool = True) -> list:
+        """As of any bench; settings that `tuned` gave say where they were chosen."""
+        if not isinstance(settings, Chosen):
+            return super().run(function, settings=settings, keep=keep)
+        self._chosen[function.__name__] = settings
+        try:
+            return super().run(function, keep=keep)
+        finally:
+            del self._chosen[function.__name__]
+
+    def chosen(self, function: Callable) -> tuple[dict[str, Any], str]:
+        found = self._chosen.get(function.__name__)
+        return super().chosen(function) if found is None else (dict(found), found.by)
+
+    def attempt(self, function: Callable, full: dict[str, Any], row: records.Row) -> records.Row:
+        """As of any bench; the row says which records it began from that are not the original's."""
+        self.own.redrawn = False
+        row = super().attempt(function, full, row)
+        notes = []
+        if self.own.redrawn and "original" in self.own.material.states:
+            notes.append(_REDRAWN)
+        reads = "validation" in function.facts.reads and self.own.material.validation is None
+        if reads and row.status == "ok":
+            notes.append(_UNVALIDATED)
+        return row.model_copy(update={"departures": [*row.departures, *notes]}) if notes else row
 
     def _open(self) -> OwnClassifier:
         # Threads stay as they are: how large a user's model is, nobody knows.
@@ -497,8 +576,52 @@ def _functions(wanted: Any, workload: OwnClassifier) -> list[Callable]:
     return list(dict.fromkeys(found))
 
 
+class Chosen(dict):
+    """Settings of one strategy, and who chose them."""
+
+    def __init__(self, values: Mapping[str, Any], by: str):
+        super().__init__(values)
+        self.by = by
+
+
+def tuned(workload: str = CLASSIFIERS[0]) -> dict[str, Chosen]:
+    """The settings that tuning chose on a workload of this book, for `unlearn(..., settings=)`.
+
+    They are a better start than the defaults, which some strategies hardly act with. They were
+    not chosen on the model at hand, and its rows say so. A strategy that was not tuned there
+    keeps its defaults.
+
+    Args:
+        workload: One of the book's classifiers, see CLASSIFIERS.
+
+    Returns:
+        Strategy -> its settings that differ from the defaults. For settings of your own beside
+        them: `{**own.tuned(), "ssd": {"alpha": 5.0}}`.
+
+    Raises:
+        ParameterError: no such workload.
+    """
+    one_of("workload of a classifier", workload, CLASSIFIERS)
+    by = f"chosen on the workload {workload} of this book, not on this model"
+    found = {}
+    for name, page in _known().items():
+        values, who = tuned_settings(cells.strategies(page)[name], workload)
+        if who != _DEFAULTS:
+            found[name] = Chosen(values, by)
+    return found
+
+
+#: Who chose settings that nobody chose, as the bench says it.
+_DEFAULTS = "the function's defaults"
+
+
 def _checked_settings(settings: Any, functions: Iterable[Callable]) -> dict[str, dict]:
-    settings, known = dict(settings or {}), {f.__name__: settings_of(f) for f in functions}
+    known = {f.__name__: settings_of(f) for f in functions}
+    settings = {
+        name: values
+        for name, values in dict(settings or {}).items()
+        if name in known or not isinstance(values, Chosen)
+    }
     for name, values in settings.items():
         one_of("strategy to give settings for", name, known)
         for setting in values:
@@ -520,7 +643,8 @@ def unlearn(
         strategies: Names of this book's strategies, or functions of one's own marked with
             @strategy; none stands for every one that has a meaning for such a model.
         seeds: Training seeds; by default one, or as many as there are retrained models.
-        settings: Strategy -> its settings that differ from the defaults.
+        settings: Strategy -> its settings that differ from the defaults; or `own.tuned()`, those
+            that tuning chose on a workload of this book.
         out: Folder for the rows: `<out>/own/<name>/<category>.json`. None writes nothing.
 
     Raises:
@@ -585,6 +709,29 @@ def check_page(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
 #: Accuracies that count as the same where one model alone is compared with another.
 _REMEMBERED = 0.1
 _SCORES = "RM", "F", "P", "U", "z C1", "z C2", "z C3"
+#: Kinds of rows, in the order in which they are printed.
+_KINDS = "original", "retrained", "strategy", "control"
+#: What must differ for a trace of the forget set to be seen, and by how much.
+_TRACES = {"C1": 0.2, "C2": 0.1, "C3": score.AUC_GAP}
+#: Gates of a board -> what they ask for, in words.
+_ASKED = {
+    "C1 gap": "original and retrained models to differ by at least 0.2 in accuracy on the forget "
+    "set (here {})",
+    "AUC gap": "original and retrained models to differ by at least 0.15 in the AUC (here {})",
+    "D gap / its spread over seeds": "the answers of original and retrained models to differ at "
+    "least 5 times as much as chance moves them from seed to seed (here {} times)",
+    "RM retrained": "retrained models to score at least 90 (here {})",
+    "RM original": "the original to score at most 5 (here {})",
+    "RM random_init": "a network with new, untrained weights to score at most 10 (here {})",
+}
+#: What flags mean where there is no retrained model to compare with; see score.FLAGS for the rest.
+_FLAGS_ALONE = {
+    "no-op": "no weight changed",
+    "collapsed": "over half of what the original knew beyond the most frequent class is lost",
+    "forgets what stays": "right on the retain set less often than the original, by over 0.1",
+    "over-unlearned": "the AUC is below 0.5, by over two standard errors",
+    "exposes": "the AUC is above the original's, by over two standard errors",
+}
 _MEASURES = {
     "forget": "forget_accuracy",
     "retain": "retain_accuracy",
@@ -664,14 +811,97 @@ class Result:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """Everything that was measured, best score first, or in the order that it was run."""
-        if self.board is not None:
-            return [_line_of(standing) for standing in self.board.standings]
+        """Original, retrained models, strategies, controls.
+
+        Strategies come in the order of their scores where a board would rank them, or else in
+        the order in which they were run.
+        """
         found: dict[str, list[records.Row]] = {}
         for row in (*self.reference.rows, *self.rows):
             found.setdefault(row.strategy, []).append(row)
-        before = _means([row for row in found["original"] if row.status == "ok"])
-        return [_line_alone(rows, before, self.bench.own) for rows in found.values()]
+        if self.board is not None:
+            lines = [_line_of(standing) for standing in self.board.standings]
+        else:
+            before = _means([row for row in found["original"] if row.status == "ok"])
+            lines = [_line_alone(rows, before, self.bench.own) for rows in found.values()]
+        places = {name: place for place, name in enumerate(found)}
+
+        def order(line: Line) -> tuple:
+            rm = line.scores.get("RM") if self.ranked and line.kind == "strategy" else 0.0
+            return _KINDS.index(line.kind), math.inf if rm is None else -rm, places[line.name]
+
+        return sorted(lines, key=order)
+
+    @cached_property
+    def _failed(self) -> list[records.Gate]:
+        """What a board of the book asks for and does not find here; of what can be told."""
+        gates = () if self.board is None else self.board.gates
+        return [gate for gate in gates if gate.reason is None and not gate.passed]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the order of the scores means anything: several seeds, and no gate failed."""
+        return self.board is not None and len(self.board.seeds) > 1 and not self._failed
+
+    def _gap(self, criterion: str) -> tuple[float, float] | None:
+        """A criterion of the original and of retrained models."""
+        mean = lambda kind: getattr(self.board[kind].metrics.get(criterion), "mean", None)
+        values = mean("original"), mean("retrained")
+        return None if None in values else values
+
+    @property
+    def _traceless(self) -> bool:
+        """Whether original and retrained models hardly differ in anything that is measured."""
+        if self.board is None:
+            return False
+        gaps = {c: self._gap(c) for c in _TRACES}
+        return all(v is None or abs(v[0] - v[1]) < _TRACES[c] for c, v in gaps.items())
+
+    @property
+    def _noise(self) -> str | None:
+        """Why the scores mean nothing; None where they may mean something."""
+        if self._traceless:
+            count = len(self.bench.own.material.forget)
+            these = "This one example leaves" if count == 1 else f"These {count} examples leave"
+            scores = " The scores below are noise." if self.scored else ""
+            return (
+                f"{these} hardly a trace that this test can see: original and retrained models "
+                f"differ too little.{scores}"
+            )
+        if not self.scored:
+            return None
+        if any(gate.name.startswith(("RM original", "RM retrained")) for gate in self._failed):
+            rm = lambda kind: number(self[kind].scores.get("RM"), 1)
+            return (
+                "The scale does not hold here: the original should score near 0 and retrained "
+                f"models near 100, and they score {rm('original')} and {rm('retrained')}. The "
+                "scores below are noise."
+            )
+        return None
+
+    @property
+    def first(self) -> list[str]:
+        """What to know before any number is read, a sentence each."""
+        m, said = self.bench.own.material, []
+        why = {
+            "holdout": "so they do not show whether membership still shows",
+            "test": "so they do not show what the model can do with unseen examples",
+            "validation": "so a strategy that tunes itself on them is misled",
+        }
+        for what, therefore in why.items():
+            pair = getattr(m, what)
+            if pair is not None and (shared := _shared(pair[0], m.inputs)):
+                said.append(
+                    f"{shared} of {len(pair[1])} {what} examples are in the training data, too, "
+                    f"{therefore}."
+                )
+        if noise := self._noise:
+            said.append(noise)
+        if self.board is not None and m.test is not None and not self.scored:
+            said.append(self._unscored())
+        elif self._failed and not noise:
+            said.append(f"The scores below are no ranking. {self._about_gates()[0]}")
+        return said
 
     def __getitem__(self, name: str) -> Line:
         for line in self.lines:
@@ -722,7 +952,7 @@ class Result:
     @property
     def sentence(self) -> str:
         """What the numbers say, and what they cannot say."""
-        return " ".join([*self.says, *self.missing, *self.limits])
+        return " ".join([*self.first, *self.says, *self.missing, *self.limits])
 
     @property
     def says(self) -> list[str]:
@@ -734,14 +964,8 @@ class Result:
         if not mine:
             return ["No strategy has a result."]
         scored = [line for line in mine if line.scores.get("RM") is not None]
-        if not scored:
-            return [
-                f"{line.name} is right on {number(line.measures['forget'])} of the forget set "
-                f"(the original on {number(before['forget'])}) and on "
-                f"{number(line.measures['retain'])} of the retain set "
-                f"({number(before['retain'])})."
-                for line in mine
-            ]
+        if not scored or self._noise:
+            return self._answers(mine)
         bar = self.board.bar
         beside = (
             f"; {bar.name}, the best cheap control, has {number(bar.rm.mean, 1)}" if bar else ""
@@ -751,6 +975,82 @@ class Result:
             "Retrain-Match says how near the answers are to a model's that never saw the forget "
             f"set, from 0 (like the original) to 100 (like retrained): {every}{beside}."
         ]
+
+    def _answers(self, lines: Sequence[Line]) -> list[str]:
+        """How often strategies are right, where no score says more; and what is to be expected."""
+        m, others = self.bench.own.material, [self["original"]]
+        others += [line for line in self.lines if line.kind == "retrained" and line.measures]
+        beside = lambda what: ", ".join(
+            f"{line.kind} {number(line.measures[what])}" for line in others
+        )
+        said = [
+            f"{line.name} is right on {number(line.measures['forget'])} of the forget set "
+            f"({beside('forget')}) and on {number(line.measures['retain'])} of the retain set "
+            f"({beside('retain')})."
+            for line in lines
+        ]
+        if len(others) == 1:
+            stays = torch.ones(len(m.labels), dtype=torch.bool)
+            stays[m.forget] = False
+            if torch.isin(m.labels[m.forget], m.labels[stays]).any():
+                said.append(
+                    "A model that never saw the forget set is right on about as many of it as of "
+                    "unseen examples like these: for examples drawn at random, near 1 is no "
+                    "failure."
+                )
+            else:
+                said.append("A model that never saw these classes is right on none of them.")
+        return said
+
+    @property
+    def notes(self) -> list[str]:
+        """What strategies had to do without, a sentence each."""
+        said = []
+        for note in (_REDRAWN, _UNVALIDATED):
+            rows = (*self.rows, *self.reference.rows)
+            names = dict.fromkeys(row.strategy for row in rows if note in row.departures)
+            said += [f"{name}: {note}." for name in names]
+        return said
+
+    @property
+    def key(self) -> list[str]:
+        """What the columns and flags of the tables mean, and why a column is empty."""
+        said, scored = [], any(line.scores for line in self.lines)
+        if scored:
+            several = ", with its 95 % interval over the seeds" if len(self.bench.seeds) > 1 else ""
+            said.append(
+                f"RM: Retrain-Match, 0 like the original, 100 like retrained models{several}. F, "
+                "P, U: its parts forgetting, privacy and utility, 0 to 1. z: position, 1 like the "
+                "original, 0 like retrained models, below 0 beyond them; in C1 (accuracy on the "
+                "forget set), C2 (accuracy on unseen examples of a forgotten class) and C3 (AUC)."
+            )
+            said += [f"z {c} is empty: {why}." for c, why in self._empty_positions().items()]
+        said.append(
+            "forget, retain, unseen: accuracy on the forget set, the retain set and the test data"
+            "; AUC: how well the loss tells the forget set from the holdout, 0.5 is not at all. "
+            f"{DASH}: not known."
+        )
+        used = {flag for line in self.lines for flag in line.flags}
+        meanings = score.FLAGS if scored else {**score.FLAGS, **_FLAGS_ALONE}
+        flags = [f'"{flag}", {meanings[flag]}' for flag in score.FLAGS if flag in used]
+        if flags:
+            beside = "retrained models" if scored else "the original, for want of retrained models"
+            said.append(f"Flags here compare with {beside}: {'; '.join(flags)}.")
+        if scored and any(line.kind == "strategy" for line in self.lines):
+            by = "of their Retrain-Match" if self.ranked else "in which they ran: no ranking"
+            said.append(f"Strategies come in the order {by}; controls come after them.")
+        return said
+
+    def _empty_positions(self) -> dict[str, str]:
+        found = {}
+        for criterion in score.POSITIONS:
+            if any(line.scores.get(f"z {criterion}") is not None for line in self.lines):
+                continue
+            rows = [row for row in self.reference.rows if row.kind == "original"]
+            reasons = [row.metrics[criterion].reason for row in rows if criterion in row.metrics]
+            alike = "original and retrained models do not differ in it"
+            found[criterion] = next((why for why in reasons if why), alike)
+        return found
 
     @property
     def missing(self) -> list[str]:
@@ -766,8 +1066,6 @@ class Result:
             said.append(
                 "No original, or no retrained model, could be measured, so nothing is scored."
             )
-        elif m.test is not None and not self.scored:
-            said.append(self._unscored())
         if m.holdout is None:
             rests = ", and privacy rests on the answers to the forget set alone"
             said.append(
@@ -811,14 +1109,7 @@ class Result:
                 "The original was trained elsewhere, so it may differ from the models retrained "
                 "here by more than the forget set."
             )
-        untuned = [
-            f.__name__ for f in self.functions if self[f.__name__].measures and self._default(f)
-        ]
-        if untuned:
-            said.append(
-                f"Settings are the defaults of {score.listed(untuned)}; nothing was tuned on this "
-                "model."
-            )
+        said += self._about_settings()
         if self.mine.assumed:
             said.append(
                 f"No recipe was given: {'models and ' if m.trains else ''}controls go by AdamW, "
@@ -829,9 +1120,27 @@ class Result:
         )
         return said
 
-    def _default(self, function: Callable) -> bool:
-        rows = [row for row in self.rows if row.strategy == function.__name__]
-        return bool(rows) and rows[0].settings_chosen_by != "given by the caller"
+    def _about_settings(self) -> list[str]:
+        """Who chose the settings of the strategies that have a result."""
+        chosen: dict[str, list[str]] = {}
+        for row in self.rows:
+            names = chosen.setdefault(row.settings_chosen_by, [])
+            if row.strategy not in names and self[row.strategy].measures:
+                names.append(row.strategy)
+        said = []
+        for by, names in chosen.items():
+            if by == _DEFAULTS and names:
+                said.append(
+                    f"Settings are the defaults of {score.listed(names)}; nothing was tuned on "
+                    "this model. The scores on this book's front page are of tuned settings, so "
+                    f'they do not carry over; settings=own.tuned("{CLASSIFIERS[0]}") gives such a '
+                    "start."
+                )
+            elif by.startswith("chosen on the workload") and names:
+                said.append(
+                    f"Settings of {score.listed(names)} were {by}: others may suit it better."
+                )
+        return said
 
     def _about_data(self) -> list[str]:
         """What is to be said of the examples themselves."""
@@ -843,10 +1152,6 @@ class Result:
                 said.append(
                     f"The AUC of {forget} against {holdout} examples is uncertain by "
                     f"{number(twice)} (two standard errors)."
-                )
-            if shared := _shared(m.holdout[0], m.inputs):
-                said.append(
-                    f"{shared} of {holdout} holdout examples are in the training data, too."
                 )
         before = self["original"].measures
         if before and before["retain"] < 1 / m.classes + 0.1:
@@ -861,28 +1166,26 @@ class Result:
 
     def _about_gaps(self) -> list[str]:
         """Where original and retrained hardly differ, a position means little."""
-        wanted = {"C1": 0.2, "C2": 0.1, "C3": score.AUC_GAP}
-        mean = lambda kind, c: getattr(self.board[kind].metrics.get(c), "mean", None)
         said = []
-        for criterion, bound in wanted.items():
-            values = mean("original", criterion), mean("retrained", criterion)
-            if None not in values and abs(values[0] - values[1]) < bound:
+        for criterion, bound in _TRACES.items():
+            values = self._gap(criterion)
+            if values is not None and abs(values[0] - values[1]) < bound:
                 said.append(f"{criterion} ({number(values[0])} and {number(values[1])})")
         hardly = (
             f"Original and retrained hardly differ in {score.listed(said)}, so what these add to "
             "score and position is mostly noise."
         )
-        return ([hardly] if said else []) + self._about_gates()
+        return ([hardly] if said else []) + (self._about_gates() if self._noise else [])
 
     def _about_gates(self) -> list[str]:
-        """Other conditions that a board of the book has to meet, and this one does not."""
-        others = [g for g in self.board.gates if not g.name.startswith(("C1", "AUC"))]
-        failed = [
-            f"{g.name} ({number(g.value)})" for g in others if g.reason is None and not g.passed
-        ]
+        """Conditions that a board of the book has to meet, and this one does not, in words."""
+        failed = []
+        for gate in self._failed:
+            measure = next(name for name in _ASKED if gate.name.startswith(f"{name} "))
+            failed.append(_ASKED[measure].format(number(gate.value)))
         if not failed:
             return []
-        return [f"A board of this book would not rank these rows: it asks for {', '.join(failed)}."]
+        return [f"A board of this book would not rank these rows: it asks for {'; '.join(failed)}."]
 
     # ---- as text
 
@@ -901,7 +1204,8 @@ class Result:
             [line.label, line.score, *(number(line.scores.get(name)) for name in _SCORES[1:]), f]
             for line, f in zip(lines, flags)
         ]
-        return [(["row", *_SCORES, "flags"], scored), (columns, measured)]
+        tables = [(["row", *_SCORES, "flags"], scored), (columns, measured)]
+        return tables[::-1] if self._noise else tables  # what was measured holds in any case
 
     @property
     def head(self) -> str:
@@ -924,8 +1228,11 @@ class Result:
         ]
 
     def __str__(self) -> str:
-        parts = [self.head, *(_aligned(*each) for each in self._tables())]
-        parts += ["\n".join(self._without_result())] if self._without_result() else []
+        parts = [self.head, *self.first]
+        parts += [_aligned(*each) for each in self._tables()]
+        parts += ["\n".join(self.key)]
+        beside = [*self._without_result(), *self.notes]
+        parts += ["\n".join(beside)] if beside else []
         cannot = [f"- {line}" for line in (*self.missing, *self.limits)]
         parts += [" ".join(self.says), "\n".join(["What these numbers cannot say:", *cannot])]
         return "\n\n".join(parts)
@@ -935,10 +1242,14 @@ class Result:
     def _repr_html_(self) -> str:
         strong = {line.label for line in self.lines if line.kind == "strategy"}
         tables = "".join(table(*each, strong) for each in self._tables())
-        absent = "".join(f"<p>{escape(line)}</p>" for line in self._without_result())
+        paragraphs = lambda lines: "".join(f"<p>{escape(line)}</p>" for line in lines)
+        before = "".join(f"<p><strong>{escape(line)}</strong></p>" for line in self.first)
+        absent = paragraphs([*self._without_result(), *self.notes])
+        key = f"<small>{paragraphs(self.key)}</small>"
         cannot = "".join(f"<li>{escape(line)}</li>" for line in (*self.missing, *self.limits))
         return (
-            f"<p>{escape(self.head)}</p>{tables}{absent}<p>{escape(' '.join(self.says))}</p>"
+            f"<p>{escape(self.head)}</p>{before}{tables}{key}{absent}"
+            f"<p>{escape(' '.join(self.says))}</p>"
             f"<p>What these numbers cannot say:</p><ul>{cannot}</ul>"
         )
 

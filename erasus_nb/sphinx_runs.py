@@ -128,6 +128,12 @@ def _still(outputs: list[dict]) -> list[dict]:
     return left
 
 
+def _led(outputs: list[dict]) -> list[dict]:
+    """Outputs whose links to a Markdown file of the book, for JupyterLab, lead to its page."""
+    text = json.dumps(outputs)
+    return json.loads(re.sub(r'(href=\\"\.\./docs/[\w-]+)\.md\b', r"\1.html", text))
+
+
 def lay(source: dict, run: dict | None, command: str) -> str | None:
     """Lay a run's outputs under a source, in place.
 
@@ -159,7 +165,7 @@ def lay(source: dict, run: dict | None, command: str) -> str | None:
             # With its source, which stays hidden: myst-nb skips cells without any.
             glance = {**here, "id": f"lifted-{len(lifted)}"}
             glance["metadata"] = {"tags": ["remove-input"]}
-            glance["outputs"] = _still(there["outputs"])
+            glance["outputs"] = _led(_still(there["outputs"]))
             glance["execution_count"] = there["execution_count"]
             lifted.append(glance)
         else:

@@ -231,6 +231,7 @@ def test_the_glance_box_names_the_best_and_the_run(page, shown):
     shown.clear()
     page.glance()
     assert "Result at a glance" in text(shown) and "Profile smoke" in text(shown)
+    assert 'href="../docs/glossary.md"' in text(shown)
     assert "partial_retrain" in text(shown)
 
 

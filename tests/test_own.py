@@ -367,6 +367,97 @@ def test_flags_without_retraining_follow_their_words(original):
     assert flags(AUC=0.99) == ("exposes",) and flags(AUC=0.85) == ()
 
 
+# ------------------------------------------------------------------ settings, order, first words
+
+ADVISED = ["amnesiac", "layer_freezing", "negative_gradient"]
+
+
+def test_settings_that_were_tuned_on_the_book_say_so(trained):
+    asked = {**own.tuned("digits"), "scrub": {"epochs": 2}}
+    found = own.unlearn(trained, [*ADVISED, "scrub", does_nothing], settings=asked)
+    by = "chosen on the workload digits of this book, not on this model"
+    rows = {row.strategy: row for row in found.rows}
+    for name in ADVISED:
+        assert rows[name].settings_chosen_by == by and found[name].status == "ok"
+        assert rows[name].settings.items() >= own.tuned("digits")[name].items()
+    assert rows["layer_freezing"].settings["mode"] == "eu"
+    assert "no-op" not in found.flags["layer_freezing"]
+    assert rows["scrub"].settings_chosen_by == "given by the caller"
+    assert rows["does_nothing"].settings_chosen_by == "the function's defaults"
+    said = " ".join(found.limits)
+    assert f"amnesiac, layer_freezing and negative_gradient were {by}" in said
+    assert "defaults of does_nothing" in said and 'settings=own.tuned("digits") gives' in said
+    made = found.model("layer_freezing")
+    right = (made(X[:40]).argmax(1) == Y[:40]).double().mean()
+    assert found["layer_freezing"].measures["forget"] == pytest.approx(float(right))
+    # The same strategy with its defaults again: nothing is left of the other settings.
+    again = own.unlearn(trained, "layer_freezing")
+    assert again.rows[0].settings["mode"] == "cf" and again.notes == []
+    with pytest.raises(
+        ParameterError, match="no workload of a classifier 'text'; there are digits"
+    ):
+        own.tuned("text")
+
+
+def test_what_a_strategy_did_without_is_said(original):
+    found = own.unlearn(
+        own.Classifier(original, **WHOLE),
+        ["layer_freezing", "scrub"],
+        settings=own.tuned("synthetic"),
+    )
+    assert any(
+        line.startswith("layer_freezing: the weights that the original") for line in found.notes
+    )
+    assert any(line.startswith("scrub: no validation data were given") for line in found.notes)
+    assert all(
+        line in str(found) and line.split(":")[0] in found._repr_html_() for line in found.notes
+    )
+    said = str(found)
+    assert "Flags here compare with the original, for want of retrained models" in said
+    assert "near 1 is no failure" in said
+
+
+def test_examples_that_leave_no_trace_and_a_test_set_that_was_trained_on_are_said_first():
+    test = X[40:100], Y[40:100]
+    data = dict(train=TRAIN, forget=range(40, 160, 3), holdout=TEST, test=test)
+    mine = own.Classifier(network, **data, validation=test, recipe=own.Recipe(6, 5e-3))
+    found = own.unlearn(mine, ["negative_gradient", "ssd"], seeds=2)
+    first = " ".join(found.first)
+    assert "60 of 60 test examples are in the training data, too" in first
+    assert "60 of 60 validation examples are in the training data, too" in first
+    assert "These 40 examples leave hardly a trace that this test can see" in first
+    text = str(found)
+    assert text.index(found.first[0]) < text.index("hardly a trace") < text.index("row  ")
+    assert not found.ranked and "no ranking; controls come after them" in text
+    assert "Retrain-Match says how near" not in text and "is right on" in text
+    kinds = [line.kind for line in found.lines]
+    assert kinds == sorted(kinds, key=own._KINDS.index)
+    names = [line.name for line in found.lines if line.kind == "strategy"]
+    assert names == ["negative_gradient", "ssd"]
+    columns = [line for line in text.splitlines() if line.startswith("row ")]
+    assert "AUC" in columns[0] and "RM" in columns[1]
+    one = own.unlearn(own.Classifier(network, GOOD, [3], test=TEST, recipe=RECIPE), "ssd")
+    assert "This one example leaves hardly a trace" in one.first[0]
+    assert any("no Retrain-Match" in line for line in one.first) == (not one.scored)
+
+
+def test_the_key_explains_every_column_flag_and_empty_position(result):
+    said = " ".join(result.key)
+    for word in ("RM: Retrain-Match", "F, P, U:", "z: position", "C1", "C2", "C3", "AUC:"):
+        assert word in said, word
+    assert "z C2 is empty: no whole class is forgotten, or the test data have none of it" in said
+    used = {flag for line in result.lines for flag in line.flags}
+    assert used and all(f'"{flag}"' in said for flag in used)
+    assert "Flags here compare with retrained models" in said
+    assert "<small>" in result._repr_html_() and all(line in str(result) for line in result.key)
+
+
+def test_gates_are_said_in_words(result):
+    for gate in result.board.gates:
+        measure = next(name for name in own._ASKED if gate.name.startswith(f"{name} "))
+        assert gate.wanted.split()[1] in own._ASKED[measure], gate.name
+
+
 # ------------------------------------------------------------------ refusals, a sentence each
 
 
@@ -401,14 +492,30 @@ REFUSED = {
     "softmax": (dict(model=Alone(lambda x: x.softmax(1))), "leave out its softmax"),
     "no labels": (dict(train=X), "train must be .inputs, labels. or a torch Dataset; got Tensor"),
     "no data": (dict(train=7), "train must be .inputs, labels. or a torch Dataset; got int"),
-    "words": (dict(train=(X, ["a"] * 160)), "train holds something that is no tensor"),
+    "words": (
+        dict(train=(X, ["a"] * 160)),
+        "train: labels must be whole numbers from 0; got strings",
+    ),
     "no pairs": (dict(train=["a", "b", "c"]), "every item of the dataset must be"),
     "lengths": (dict(train=(X, Y[:-1])), "must have the same n"),
-    "columns": (dict(train=(X, Y[:, None])), "must have the same n"),
+    "columns": (dict(train=(X, Y[:, None])), r"must have shape \(n,\).*give labels\[:, 0\]"),
+    "one-hot": (dict(train=(X, torch.eye(3)[Y])), r"got shape \(160, 3\) \(give labels.argmax"),
+    "words in pairs": (dict(train=[(x, "cat") for x in X]), "labels must be whole numbers from 0"),
+    "parts": (dict(train=[(x, 0.5) for x in X]), "labels must be whole numbers from 0; got 0.5"),
+    "pandas words": (
+        dict(train=(X, pandas.Series(["a", "b"] * 80))),
+        "labels must be whole numbers from 0; got strings",
+    ),
     "labels": (dict(train=(X, Y.float())), "labels must be whole numbers"),
     "classes": (dict(train=(X, Y + 1)), "labels run from 1 to 3, and the model has 3 logits"),
     "not finite": (dict(train=(X / 0, Y)), "hold NaN or infinity"),
     "no ids": (dict(forget=[]), "forget is empty"),
+    "text ids": (
+        dict(forget=["3"]),
+        "forget must be ids, whole numbers from 0 to 159.*got strings",
+    ),
+    "short mask": (dict(forget=Y[:9] == 1), r"as many entries as train has .*; got shape \(9,\)"),
+    "mask of numbers": (dict(forget=(Y == 1).int()), "a mask must be of True and False"),
     "empty mask": (dict(forget=Y > 9), "a mask that names no example"),
     "past the end": (dict(forget=[0, 160]), "forget holds id 160; ids are whole numbers from 0 to"),
     "below 0": (dict(forget=[-1, 3]), "forget holds id -1"),
@@ -422,6 +529,12 @@ REFUSED = {
     "recipe": (dict(recipe=dict(lr=1)), "recipe must be own.Recipe"),
     "optimiser": (dict(recipe=own.Recipe(3, 1e-3, optimizer="lion")), "no optimizer 'lion'"),
     "epochs": (dict(recipe=own.Recipe(0, 1e-3)), "at least one epoch"),
+    "below no epochs": (dict(recipe=own.Recipe(-2, 1e-3)), "at least one epoch"),
+    "half epochs": (
+        dict(recipe=own.Recipe(2.5, 1e-3)),
+        "epochs of a recipe must be a whole number",
+    ),
+    "step in words": (dict(recipe=own.Recipe(2, "small")), "lr of a recipe must be a number"),
     "name": (dict(name="../mine"), "name is letters, digits"),
     "device": (dict(device="tpu"), "no device 'tpu'; there are cpu, cuda"),
 }

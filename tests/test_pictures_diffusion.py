@@ -425,8 +425,8 @@ def test_published_figures_stand_beside_our_rows_and_without(trained):
     measured = trained.measured["damaged"]
     ours = [f"{100 * measured[m]:.1f}" for m in ("recognised_word", "free_token")]
     apart = f"{measured['frechet']:.2f} ({measured['frechet_floor']:.2f})"
-    assert rows["Theirs (damaged)"] == [*ours, apart, "1.41", "11.27", "233", "0.287"]
-    assert rows["Alone"] == ["—"] * 3 + ["0", "2.11", "9", "0.18"]
+    assert rows["Theirs (damaged)"] == [*ours, apart, "1.4", "11.3", "233", "0.287"]
+    assert rows["Alone"] == ["—"] * 3 + ["0.0", "2.1", "9", "0.18"]
     before = 100 * trained.measured["original"]["recognised_word"]
     assert rows["original"][3:] == ["—"] * 4 and rows["original"][0] == f"{before:.1f}"
 

@@ -111,6 +111,14 @@ def test_the_glance_moves_below_the_title_and_leaves_nothing_behind():
     assert len(set(ids)) == len(ids)
 
 
+def test_the_links_of_the_glance_lead_to_pages_of_the_site():
+    link = {"data": {"text/html": ['<a href="../docs/glossary.md">words</a>, docs/glossary.md']}}
+    (led,) = sphinx_runs._led([link])
+    assert led["data"]["text/html"] == [
+        '<a href="../docs/glossary.html">words</a>, docs/glossary.md'
+    ]
+
+
 def test_the_page_says_when_and_with_what_it_was_run():
     source = page("Page")
     sphinx_runs.lay(source, executed(source), "`run`")

@@ -139,7 +139,7 @@ def _forest(
         note(axes, line.kind, (at, 1), (0, 4), TOP, gid=f"row-{number}")
     for y, line in enumerate(rows):
         if line.rm is None:
-            said = fit(f"— {absence(line)}", width - 0.15)
+            said = fit(f"— {_why(absence(line), width - 0.4)}", width - 0.15)
             axes.text(1.5, y, said, va="center", gid=f"row-{y}")
             continue
         dot(axes, y, line, line.rm, line.rm_by_seed.values(), limits, emphasise, paper)
@@ -151,13 +151,22 @@ def _forest(
     return figure
 
 
+def _why(text: str, width: float) -> str:
+    """Why a row has no result; what does not fit is left out by the clause, not by the letter."""
+    whole, _, _ = text.partition("; ")
+    shorter = (text, whole, whole.removeprefix("not applicable: "))
+    return next((said for said in shorter if inches(clean(said, 400)) <= width), text)
+
+
 def _first(board: Board, rows: Sequence[Standing]) -> str:
     """The finding of the board in one sentence, and whether a control is as close."""
     if not scored(rows):
         return f"No strategy has a score on {clean(board.workload)}"
     said = score.first_place(board, clean)
     if strong := _as_close(board.leaders, controls_of(rows)):
-        said += f"; the control {clean(strong.name)} is as close to retraining"
+        closer = strong.rm.low > max(line.rm.high for line in board.leaders)
+        how = "comes closer" if closer else "is at least as close"
+        said += f"; the control {clean(strong.name)} {how} to retraining"
     return said
 
 
@@ -530,7 +539,7 @@ def _worth(board: Board, rows: Sequence[Standing]) -> str:
     slowest = max((line.time_ratio for line in first), default=0.0)
     quick = [line for line in controls_of(rows) if line.time_ratio <= slowest]
     if strong := _as_close(first, quick):
-        said += f", but the control {clean(strong.name)} is as close in no more time"
+        said += f", but the control {clean(strong.name)} is at least as close in no more time"
     return f"On {workload}, {said}"
 
 

@@ -34,13 +34,27 @@ def _categories(of: Mapping[str, str]) -> list[Entry]:
     return [category(name) for name in PALETTE if name in of.values()]
 
 
-def _named_ends(axes, ends: Mapping[str, float], x: float, gids: Mapping[str, str]) -> None:
-    """The names of curves right of the axes, at the height of their ends, none on another."""
+def _named_ends(
+    axes,
+    ends: Mapping[str, float],
+    x: float,
+    gids: Mapping[str, str],
+    led: tuple[float, Mapping[str, Mapping]] | None = None,
+) -> None:
+    """The names of curves right of the axes, at the height of their ends, none on another.
+
+    Args:
+        led: Where the curves end, and the look of a stroke from there to each name.
+    """
     low, high = axes.get_ylim()
     tall = axes.get_position().height * axes.figure.get_figheight()
     heights = spread(list(ends.values()), (high - low) * 0.165 / tall, low, high)
     for name, y in zip(ends, heights, strict=True):
         axes.text(x, y, clean(name), va="center", gid=gids.get(name))
+        if led:
+            start, looks = led
+            end = x - 0.15 * (x - start)
+            axes.plot([start, end], [ends[name], y], clip_on=False, **looks[name])
 
 
 def relearning(
@@ -86,10 +100,10 @@ def _relearning(
     ylabel: str,
     categories: Mapping[str, str],
 ):
-    right = 0.25 + max(inches(clean(name)) for name in curves)
+    right = 0.5 + max(inches(clean(name)) for name in curves)
     measure = textwrap.wrap(ylabel, 40)  # as long as the axis
     left = 0.45 + 0.17 * len(measure)
-    figure, (axes,), _ = canvas(
+    figure, (axes,), width = canvas(
         paper,
         title,
         3.2,
@@ -98,8 +112,11 @@ def _relearning(
         key=[*_categories(categories), SEEDS],
         foot="steps of the relearning attack",
     )
+    unlearned = [name for name in means if name not in ("original", "retrained")]
     for number, (name, by_step) in enumerate(means.items()):
         style = _stroke(name, categories)
+        if name in unlearned:  # the colour is the category's, so strokes tell curves apart
+            style["ls"] = _STROKES[unlearned.index(name) % len(_STROKES)]
         if name == "retrained":
             _seed_band(axes, curves[name])
         gid = f"row-{number}"
@@ -111,10 +128,17 @@ def _relearning(
     furthest = max(max(by_step) for by_step in means.values())
     axes.set(ylim=axes.get_ylim(), xlim=(None, furthest))
     gids = {name: f"row-{number}" for number, name in enumerate(means)}
-    _named_ends(axes, ends, furthest + 0.012 * (furthest or 1), gids)
+    low, high = axes.get_xlim()
+    # A thin stroke leads from each end to its name, which may stand higher or lower.
+    looks = {name: {"color": _stroke(name, categories)["color"], "lw": 0.6} for name in means}
+    _named_ends(axes, ends, furthest + 0.3 * (high - low) / width, gids, (furthest, looks))
     axes.set_xticks(sorted({step for by_step in means.values() for step in by_step}))
     axes.set_ylabel("\n".join(measure))
     return figure
+
+
+#: Strokes of the unlearned models' curves in `relearning`, in their order.
+_STROKES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 def _stroke(name: str, categories: Mapping[str, str]) -> dict:
@@ -138,7 +162,7 @@ def _seed_band(axes, by_step: Mapping[int, Sequence[float]]) -> None:
 _BACK = ("is", "are", "most of the way back")
 _NEAR = ("stays", "stay", "near retrained")
 _PARTLY = ("comes", "come", "part of the way back")
-_BETWEEN = ("does not come back: between", "do not come back: between", "retrained and original")
+_BETWEEN = ("hardly rises and stays", "hardly rise and stay", "between retrained and original")
 _NEVER_GONE = ("was", "were", "not forgotten in the first place")
 
 
@@ -372,13 +396,13 @@ class Point(NamedTuple):
 
 
 def _along(front: Sequence[tuple[float, float]]) -> list[tuple]:
-    """Small boxes along the line that joins some points, y on a log scale."""
+    """Small boxes along the line that joins some points, on the scales of `trade_off`."""
     if len(front) < 2:
         return []
     x, y = np.transpose(front)
     steps = np.linspace(0, len(front) - 1, 16 * len(front))
-    x, y = (np.interp(steps, np.arange(len(front)), values) for values in (x, np.log(y)))
-    return [(a, b, a, b) for a, b in zip(x.tolist(), np.exp(y).tolist())]
+    x, y = (np.interp(steps, np.arange(len(front)), v) for v in (_root(x), np.log(y)))
+    return [(a, b, a, b) for a, b in zip(_square(x).tolist(), np.exp(y).tolist())]
 
 
 def trade_off(
@@ -393,8 +417,8 @@ def trade_off(
 
     Args:
         panels: Heading -> points; those of the front are joined, upper left is best.
-        xlabel, ylabel: The measures with their unit and direction. y is on a log scale, and
-            what is not positive is not drawn.
+        xlabel, ylabel: The measures with their unit and direction. x is on a scale of square
+            roots; y is on a log scale, and what is not positive is not drawn.
         category: For the colour of the front.
         title: The finding. alt: what else a reader who cannot see it takes away.
     """
@@ -412,7 +436,19 @@ def trade_off(
     return Chart(alt=alt, title=title, rows=told, **drawn)
 
 
-_RING = {"ms": 12, "mfc": "none", "mec": "#000000", "mew": 1.4}
+#: Ticks across, where they are inside.
+_STEPS = (0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1)
+
+
+def _root(x):
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def _square(x):
+    return np.sign(x) * np.square(x)
+
+
+_RING = {"ms": 10, "mfc": "none", "mec": "#000000", "mew": 1.4}
 _REST = {"mec": CONTROL.colour, "mfc": "none", "ms": 4.5}
 
 
@@ -425,7 +461,7 @@ def _trade_off(
 ):
     every = [p for points in shown.values() for p in points] or [Point("", 0.0, 1.0, False, False)]
     low, high = min(p.x for p in every), max(p.x for p in every)
-    pad = 0.08 * ((high - low) or 1.0)
+    pad = 0.08 * ((_root(high) - _root(low)) or 1.0)
     room = min(p.y for p in every) / 2.5, max(p.y for p in every) * 2.5
     key = [
         Entry("no other is better in both", {"marker": "o", "color": colour, "ms": 5.5}),
@@ -434,10 +470,15 @@ def _trade_off(
     ]
     down = len(shown) if paper.phone else 1
     shape = {"panels": len(shown), "gap": 0.25, "above": 0.34, "key": key, "down": down}
-    figure, places, _ = canvas(paper, title, 3.4, 0.75, 0.15, foot=labels[0], **shape)
+    figure, places, _ = canvas(paper, title, 3.6, 0.75, 0.15, foot=labels[0], **shape)
     first = 0
     for axes, (name, points) in zip(places, shown.items(), strict=True):
-        axes.set(xlim=(low - pad, high + pad), yscale="log", ylim=room)
+        # Square roots: most layers are close to 0, where a linear scale would pile them up.
+        axes.set_xscale("function", functions=(_root, _square))
+        axes.set(xlim=(_square(_root(low) - pad), _square(_root(high) + pad)))
+        axes.set(yscale="log", ylim=room)
+        axes.set_xticks([x for x in _STEPS if axes.get_xlim()[0] <= x <= axes.get_xlim()[1]])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         _front(figure, axes, points, colour, first)
         first += len(points)

@@ -78,7 +78,7 @@ def _scatter(paper: Paper, groups: Sequence[tuple], title: str) -> Figure:
         Entry(f"{clean(group[0])} ({len(group[1])})", look)
         for group, look in zip(groups, looks, strict=True)
     ]
-    foot = "two directions of the data (no unit)"
+    foot = "the two directions in which the training data vary most (no unit)"
     figure, (axes,), _ = canvas(paper, title, 3.6, 0.1, bottom=0.1, key=key, foot=foot)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -176,27 +176,46 @@ def heat_maps(
     tables = {name: np.asarray(table, float) for name, table in tables.items()}
     low, high = (float(f([f(table) for table in tables.values()])) for f in (np.min, np.max))
     place = [k + _APART * (k >= split > 0) for k in range(len(words))]
-    gap, left, length = 0.16, 0.1, place[-1] + 1
-    room = (COLUMN.wide - left - 0.95 - gap * len(tables)) / (len(tables) * length + 1)
-    cell = min(_CELL, room)
-    side = cell * length
-    right = COLUMN.wide - left - cell - (side + gap) * len(tables)
-    with drawing():
-        labels = [clean(word, 40) for word in words]
+    labels, scale = [clean(word, 40) for word in words], {"vmin": low, "vmax": high}
+
+    def draw(paper: Paper) -> Figure:
+        gap, left, length = 0.16, 0.1, place[-1] + 1
+        down = -(-len(tables) // 2) if paper.phone else 1
+        across = -(-len(tables) // down)
+        room = (paper.wide - left - 0.95 - gap * across) / (across * length + 1)
+        cell = min(_CELL, room)
+        side = cell * length
+        right = paper.wide - left - cell - (side + gap) * across
         bottom = 0.15 + max(map(inches, labels))
-        beside, shape = left + cell + gap, {"panels": len(tables), "gap": gap, "above": 0.34}
-        figure, panels, _ = canvas(COLUMN, title, side, beside, right, bottom, **shape)
-        for axes, (name, table) in zip(panels, tables.items(), strict=True):
-            _heat(axes, table, place, split, vmin=low, vmax=high)
+        heads = [_broken(name, side) for name in tables]
+        shape = {"panels": len(tables), "gap": gap, "down": down}
+        shape["above"] = 0.19 + 0.15 * max(map(len, heads))
+        beside = left + cell + gap
+        figure, panels, _ = canvas(paper, title, side, beside, right, bottom, **shape)
+        for axes, head, table in zip(panels, heads, tables.values(), strict=True):
+            _heat(axes, table, place, split, **scale)
             axes.set_xticks(place, labels, rotation=90)
-            heading(axes, [fit(name, side)])
-        tall = figure.get_figheight()
-        strip = lambda x, width: figure.add_axes(
-            (x / COLUMN.wide, bottom / tall, width / COLUMN.wide, side / tall)
-        )
-        _stack(strip(left, cell), pictures, place)
-        _ramp(strip(COLUMN.wide - right + 0.14, 0.12), low, high, measure)
-    return Chart(figure, f"Heat maps on one scale: {', '.join(tables)}. {title}. {alt}", title)
+            heading(axes, head)
+
+        def strip(x: float, width: float, row: int):
+            box = panels[row * across].get_position()
+            return figure.add_axes((x / paper.wide, box.y0, width / paper.wide, box.height))
+
+        for row in range(down):
+            _stack(strip(left, cell, row), pictures, place)
+        _ramp(strip(paper.wide - right + 0.14, 0.12, 0), low, high, measure)
+        return figure
+
+    alt = f"Heat maps on one scale: {', '.join(tables)}. {title}. {alt}"
+    return Chart(alt=alt, title=title, **both(draw))
+
+
+def _broken(name: str, width: float) -> list[str]:
+    """A name in one line, or in two that break behind an underscore; cut where it must be."""
+    if inches(clean(name, 400)) <= width or "_" not in name:
+        return [fit(name, width)]
+    at = min((k for k, c in enumerate(name, 1) if c == "_"), key=lambda k: abs(2 * k - len(name)))
+    return [fit(name[:at], width), fit(name[at:], width)]
 
 
 def _heat(axes, table: np.ndarray, place: Sequence[float], split: int, **scale) -> None:

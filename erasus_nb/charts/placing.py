@@ -12,15 +12,21 @@ from scipy.optimize import isotonic_regression
 from .base import inches
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread(
+    wanted: Sequence[float], gap: float | Sequence[float], low: float, high: float
+) -> list[float]:
     """Places nearest to those wanted (least squares), at least `gap` apart, inside low..high.
 
     More labels than fit keep their gap and leave the range at both ends alike.
+
+    Args:
+        gap: One for all, or how much room each label takes, half of it on either side.
     """
     if not len(wanted):
         return []
     order = np.argsort(wanted, kind="stable")
-    steps = gap * np.arange(len(wanted))
+    room = np.broadcast_to(gap, len(wanted))[order]
+    steps = np.concatenate([[0.0], np.cumsum((room[1:] + room[:-1]) / 2)])
     # With the gaps taken out, "in order and apart" is "non-decreasing".
     flat = isotonic_regression(np.asarray(wanted, float)[order] - steps).x
     room = high - low - steps[-1]

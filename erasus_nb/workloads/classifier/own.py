@@ -29,6 +29,8 @@ from . import ClassifierTask
 
 #: Examples that a model answers at a time when it is measured.
 ASKED_AT_ONCE = 256
+#: Workloads of the book that are classifiers: settings chosen there can be tried on one's own.
+CLASSIFIERS = "digits", "synthetic"
 #: Steps on which retraining is timed: a model of one's own may take long.
 TIMED_STEPS = 20
 #: The largest log of updates that is recorded, in bytes.
@@ -224,6 +226,10 @@ class OwnTask(ClassifierTask):
             raise NotApplicable("this model has no hidden units that can be removed one by one")
         return list(self._workload.unit_groups)
 
+    def initial_weights(self) -> dict[str, Tensor]:
+        self._workload.redrawn = True
+        return super().initial_weights()
+
     def validation(self) -> Batch:
         self._declared("validation")
         if self._validation is None:
@@ -248,6 +254,8 @@ class OwnClassifier(Workload):
     #: Nothing that the book says is about it.
     published = False
     views: Mapping[str, slice] = field(default_factory=dict)
+    #: Whether a strategy has asked for initial weights; the bench sets it back before each run.
+    redrawn: bool = False
 
     def __post_init__(self):
         m = self.material

@@ -1,6 +1,6 @@
 """What is drawn of images made from captions alone. Rows do not depend on it.
 
-Every function takes the scene of a page (book.Scene) and returns something to show. All models
+Every picture takes the scene of a page (book.Scene) and returns something to show. All models
 are sampled from the same noises, and where a measurement samples, the picture shows its images.
 """
 
@@ -39,10 +39,17 @@ WINDOW = 0.4
 #: A share that is so much above another one is called higher.
 MORE = 0.1
 #: What a mark under an image means.
-LEGEND = (
+DIGITS = (
     "Under an image stands what the judge sees: ✓ for the digit asked for, else the digit that it "
-    "sees, or – for none. = stands under a copy of the private scan that a prompt belongs to."
+    "sees, or – for none."
 )
+SCANS = (
+    "Under an image of a private caption stands = if it is a copy of the private scan, else the "
+    "digit that the judge sees, or – for none: the right digit gets no ✓, because it is no copy."
+)
+FRAMED = "A frame is round an image that shows what was asked for (✓ or =)."
+LEGEND = f"{DIGITS} {SCANS} {FRAMED}"
+SEED = "All models are those of the first training seed."
 
 
 # ------------------------------------------------------------------ images and what they show
@@ -218,7 +225,7 @@ def request(scene) -> Html:
         for what, by_model in forgotten.items()
     )
     head = ("scan", "caption", *(f"made from it: {name}" for name in models))
-    return _around(table(head, lines), f"Made from these captions, {told}.", LEGEND)
+    return _around(table(head, lines), f"Made from these captions, {told}.", f"{LEGEND} {SEED}")
 
 
 def _others(scene) -> Html:
@@ -358,7 +365,7 @@ def samples(scene, *functions: Callable) -> Html:
     said = f"Share of images of forgotten prompts that show what was asked for: {told}."
     note = (
         f"All columns but the last are forgotten prompts. {LEGEND} Below, in how many of all "
-        "images there is what was asked for."
+        f"images there is what was asked for. {SEED}"
     )
     return _around(table(head, lines), said, note)
 
@@ -437,7 +444,8 @@ def path(scene, *functions: Callable) -> Html:
         f"“{said}”, from one noise. What the model expects the image to be first {what}, of "
         f"{len(times)} steps: {', '.join(told)}."
     )
-    return _around(table(head, lines), found, LEGEND)
+    legend = f"{SCANS if group.rows is not None else DIGITS} {FRAMED} {SEED}"
+    return _around(table(head, lines), found, legend)
 
 
 def _of_one(load, group: Group, prompt: int, image: Tensor) -> Seen:
@@ -565,8 +573,9 @@ def attack_pictures(scene, *functions: Callable) -> Html:
         lines.append((_name(name), *cells))
     head = ("model", *(what for _, what in ATTACKS.values()))
     note = (
-        f"{LEGEND} The number is the share of all such images in which the judge sees the "
-        f"concept, mean over {len(scene.board.seeds)} seeds."
+        f"{DIGITS} A frame is round an image with a ✓. The images are of the first training seed. "
+        "The number is the share of all such images in which the judge sees the concept, mean "
+        f"over {len(scene.board.seeds)} seeds."
     )
     return _around(table(head, lines), after=note)
 
@@ -663,7 +672,9 @@ def beside(scene, published: Mapping[str, tuple[str, float, float, float, float]
     for name, (ours, *theirs) in published.items():
         mine = _ours(board, ours) if ours in there else (DASH,) * 3
         label = f"{name} ({ours})" if ours in there else name
-        lines.append((label, *mine, *(f"{value:g}" for value in theirs)))
+        before, after, *rest = theirs
+        shares = (number(before, 1), number(after, 1))
+        lines.append((label, *mine, *shares, *(f"{value:g}" for value in rest)))
     head = (
         "method (our row)",
         "ours: word, %",
@@ -738,11 +749,22 @@ def identity(scene) -> charts.Chart | Html:
 
     In a window of steps the caption is swapped for the empty one, and the judge counts.
     """
-    load, asked = scene.bench.load, scene.bench.asked
-    if load.published:
+    if scene.bench.load.published:
         return ELSEWHERE
+    steps = scene.bench.load.process.steps
+    return steps_that_matter(told_by_step(scene), _width(steps), steps)
+
+
+def _width(steps: int) -> int:
+    """How many of a sampler's steps a window has."""
+    return max(1, round(WINDOW * steps))
+
+
+def told_by_step(scene) -> dict[str, Windows]:
+    """The shares behind `identity`, by what is counted."""
+    load, asked = scene.bench.load, scene.bench.asked
     process, model = load.process, scene.models()["original"]
-    width = max(1, round(WINDOW * process.steps))
+    width = _width(process.steps)
     prompts = load.prompts_of(range(len(load.prompts)), 0)
     digits = torch.arange(len(load.prompts), device=load.device)
     digits = digits.repeat_interleave(TRIED * len(INKS))
@@ -757,7 +779,7 @@ def identity(scene) -> charts.Chart | Html:
         text = process.encode(prompts).repeat_interleave(TRIED, 0)
         noise = load.noise("identity", count=len(text))
         found[what] = windows(process, model, text, noise, right, width)
-    return steps_that_matter(found, width, process.steps)
+    return found
 
 
 def steps_that_matter(found: Mapping[str, Windows], width: int, steps: int) -> charts.Chart:

@@ -117,7 +117,16 @@ def request(scene) -> Html:
         first = Markup("{}<br><small>{}</small>").format(thumbnail, parts[k])
         lines.append((first, escape(_caption(load, row)), *said))
     nearest_of = [f"nearest of {choices.words}: {name}" for name in models]
-    return table(("image", "caption", *nearest_of), lines)
+    key = (
+        "✓: the pair's own caption was found. Yellow: words that a wrong caption shares with the "
+        "own one, in the same order, but those that stand in every caption shown."
+    )
+    return Html(_note(key) + table(("image", "caption", *nearest_of), lines))
+
+
+def _note(text: str) -> str:
+    """A line above a table."""
+    return f"<p><small>{escape(text)}</small></p>"
 
 
 def _said(load, choices: Choices, row: int, best: int, plain: set[str]) -> Markup:
@@ -148,6 +157,9 @@ def matrices(scene, *functions: Callable) -> charts.Chart:
         for name, model in _in_order(scene, functions, 2).items()
     }
     title, values = _standing_out(cosines, split)
+    title += (
+        f" (mean of {split} forgotten and {len(every) - split} kept pairs{_single(cosines, split)})"
+    )
     alt = (
         f"Rows are images and columns captions, {len(drawn[0])} forgotten pairs before "
         f"{len(drawn[1])} kept ones. Cosine of own pairs minus that with captions of the other "
@@ -197,6 +209,21 @@ def _standing_out(cosines: dict[str, np.ndarray], split: int) -> tuple[str, str]
         finding = f"forgotten pairs {_left(left)}, kept pairs {_stays(stays)}"
         said.setdefault(finding, []).append(name)
     return "; ".join(f"{' and '.join(names)}: {what}" for what, names in said.items()), values
+
+
+def _single(cosines: dict[str, np.ndarray], split: int) -> str:
+    """How many single forgotten pairs stand out more like the original's than like retrained.
+
+    "" where the two do not differ, as in `_standing_out`.
+    """
+    before, gone = (_margins(cosines[name], split)[0] for name in ("original", "retrained"))
+    if not before - gone > 0.1:
+        return ""
+    counts = []
+    for name, values in cosines.items():
+        margins = np.diagonal(values)[:split] - values[:split, split:].mean(1)
+        counts.append(f"{int((margins > (before + gone) / 2).sum())} in {name}")
+    return f"; forgotten ones nearer to the original's mean: {', '.join(counts)}"
 
 
 def _left(share: float) -> str:
@@ -271,7 +298,11 @@ def attention(scene, function: Callable) -> Html:
             for at in where.values()
         ]
         lines.append((part, *cells))
-    return Html(table(("pair", *models), lines) + _moved(scene, models))
+    key = (
+        "An image fades to grey where its class token does not look; a word's bar is as thick as "
+        "the attention that the end of the caption pays to it."
+    )
+    return Html(_note(key) + table(("pair", *models), lines) + _moved(scene, models))
 
 
 def _spotlit(pixels: np.ndarray, share: Tensor, what: str) -> Markup:
@@ -317,8 +348,9 @@ def _alike(at: dict[str, Looked]) -> str:
     """Which of the two reference models the one between them looks like."""
     before, (name, now), gone = at["original"], list(at.items())[1], at["retrained"]
     nearer = sum(_turned(before, now)) <= sum(_turned(gone, now))
-    like = "the original" if nearer else "the retrained model"
-    return f"On forgotten pairs {name} looks more where {like} looks. "
+    both = "the original looks", "the retrained model looks"
+    like, unlike = both if nearer else both[::-1]
+    return f"On forgotten pairs {name} looks more where {like} than where {unlike}. "
 
 
 def _turned(before: Looked, now: Looked) -> tuple[float, float]:
@@ -364,7 +396,7 @@ def chosen_layer(name: str, found: Sequence, taken: tuple[str | None, str | None
     title, alt = _choice(name, panels)
     return charts.trade_off(
         panels,
-        "alignment with the retain loss (less is better)",
+        "alignment with the retain loss (less is better; scale of square roots)",
         "importance for the forget set (more is better)",
         "VLM",
         title,
@@ -495,9 +527,11 @@ def privacy(scene) -> Html:
             continue
         original, retrained = (one.mean for one in found)
         gap = original - retrained
-        verdict = "tells members" if gap >= least else "uninformative"
+        verdict = "yes: it tells members" if gap >= least else "no: uninformative"
         lines.append((what, *(number(value) for value in (original, retrained, gap)), verdict))
-    return table(("captions", "AUC, original", "AUC, retrained", "gap", f"a gap of {least}"), lines)
+    head = "AUC, original", "AUC, retrained", "gap", f"gap of {least} or more?"
+    asked = f"<p>To forget: {escape(scene.bench.asked.sentence)}.</p>"
+    return Html(asked + table(("captions", *head), lines))
 
 
 #: Measurements that enter no score, with what a table's head calls them.
@@ -520,4 +554,11 @@ def columns(scene) -> Html:
             continue
         found = (line.metrics.get(name) for name in _COLUMNS)
         lines.append((line.label, *(number(one.mean) if one else number(None) for one in found)))
-    return table(("row", *_COLUMNS.values()), lines)
+    rows = scene.bench.asked.rows
+    apart = scene.board["original"].metrics.get("told_apart")
+    note = (
+        ("C1 is the mean of the first two columns. " if apart else "")
+        + f"Kept pairs: {len(rows['retain'])}. Nearest kept: {len(rows['nearest'])} "
+        + f"{scene.bench.asked.near}."
+    )
+    return Html(_note(note) + table(("row", *_COLUMNS.values()), lines))
