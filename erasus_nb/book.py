@@ -658,7 +658,8 @@ class Page:
         display(
             HTML(
                 '<div class="admonition note"><p class="admonition-title">Result at a glance</p>'
-                f"{''.join(boxes)}{_KEY}{self._cautions()}<p><small>{escape(stamp)}</small></p></div>"
+                f"{''.join(boxes)}{self._cautions()}{_KEY}"
+                f"<p><small>{escape(stamp)}</small></p></div>"
             )
         )
 
