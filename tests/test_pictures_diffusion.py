@@ -68,7 +68,14 @@ def line(name: str, measured: dict[str, float], category: str = "Diffusion") -> 
     found = {k: score.Interval(v, v - 0.05, v + 0.05, 5) for k, v in measured.items()}
     given = {f.name: None for f in dataclasses.fields(score.Standing)}
     given |= {"name": name, "kind": kind, "category": category, "metrics": found, "status": "ok"}
-    given |= {"analogue": False, "seeds": (0, 1), "edited": False, "position": {}, "flags": ()}
+    given |= {
+        "analogue": False,
+        "seeds": (0, 1),
+        "edited": False,
+        "position": {},
+        "flags": (),
+        "notes": (),
+    }
     return score.Standing(**given)
 
 
