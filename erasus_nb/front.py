@@ -155,8 +155,7 @@ def _mean(found: Interval | None, digits: int = 2) -> Value:
 
 def _rank(standing: Standing) -> Value:
     if standing.rank:
-        low, high = standing.rank
-        return (str(low) if low == high else f"{low} to {high}"), low + high / 1000
+        return _span(standing.rank)
     kind = "reference" if standing.kind in ("original", "retrained") else standing.kind
     return (DASH if kind == "strategy" else kind), None
 
