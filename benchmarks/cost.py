@@ -185,7 +185,7 @@ def wing(page: str) -> None:
     home, target = workloads.home(page), WING_MINUTES[page]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "-q", str(ROOT), folder], check=True)
-        command = [sys.executable, "-m", "erasus_nb", "run", "--profile", "laptop"]
+        command = [sys.executable, "-m", "erasus_nb", "run", *CATEGORIES, "--profile", "laptop"]
         start = time.perf_counter()
         subprocess.run(
             [*command, "-p", "workloads", home],

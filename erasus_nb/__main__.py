@@ -163,6 +163,20 @@ def _is_done(job: Job) -> bool:
 _ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble")
 
 
+def _declaring(pages: list[str], names: Sequence[str]) -> list[str]:
+    """The pages that declare every given parameter, the others said; all where no page does."""
+    known = {page: parameters.declared(ROOT / "notebooks" / f"{page}.ipynb") for page in pages}
+    found = [page for page in pages if set(names) <= set(known[page])]
+    if not found or found == pages:
+        return pages  # what is strange in all of them is refused by the first
+    without = ", ".join(page for page in pages if page not in found)
+    print(
+        f"left out, as not all of {', '.join(names)} are parameters there: {without}",
+        file=sys.stderr,
+    )
+    return found
+
+
 def run(args: argparse.Namespace) -> int:
     """Run notebooks with papermill into _runs/, several at once; finished ones are skipped."""
     pages = selection.runnable(ROOT)
@@ -174,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = list(dict.fromkeys(args.categories)) or pages
     if not chosen:
         raise Refused("there are no notebooks to run in notebooks/")
+    if not args.categories:
+        chosen = _declaring(chosen, [name for name, _ in args.parameters])
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
     strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")
     if strays:

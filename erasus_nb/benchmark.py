@@ -23,7 +23,7 @@ from .clock import environment
 from .locks import shared
 from .measuring import ATTACKED, Measuring, plain
 from .strategy import NEEDS, Batch, NotApplicable, settings_of
-from .training import clone, generator, optimizer
+from .training import clone, generator, global_seed, optimizer
 from .writer import Writer
 
 __all__ = ["ATTACKED", "Bench", "Cache", "environment", "plain", "tuned", "tuned_settings"]
@@ -413,7 +413,10 @@ class Bench(Measuring):
                 yield model
             picked = torch.randint(len(quarter), (half,), generator=draw).to(self.device)
             kept = torch.randint(len(retain), (half,), generator=draw).to(self.device)
-            loss = task.loss(model, Batch.cat([quarter.take(picked), retain.take(kept)])).mean()
+            batch = Batch.cat([quarter.take(picked), retain.take(kept)])
+            # A loss may draw from the global generator, as the denoiser's does for its noise.
+            with global_seed("attack", seed, number):
+                loss = task.loss(model, batch).mean()
             step.zero_grad(set_to_none=True)
             loss.backward()
             step.step()

@@ -698,6 +698,27 @@ def test_pages_share_the_attack_on_the_references(tmp_path, monkeypatch):
     assert len(attacked) == 4 + 2, "another attack is another measurement"
 
 
+def test_an_attack_is_the_same_twice_where_its_loss_draws(cache):
+    def attacked():
+        bench = smoke(cache, seeds=(0,))
+        task = bench.load.task
+
+        def drawing(seed):
+            made = task(seed)
+            loss = made.loss
+            made.loss = lambda model, batch: loss(model, batch) * torch.rand(len(batch))
+            return made
+
+        bench.load.task = drawing
+        model = bench.load.load(bench.originals()[0])
+        *_, last = bench._attack(model, bench.asked.forget, 0, (0, 3))
+        return {name: value.clone() for name, value in last.state_dict().items()}
+
+    first = attacked()
+    torch.rand(5)
+    assert same_weights(first, attacked())
+
+
 def test_an_attack_takes_the_steps_of_its_workload(cache):
     bench = smoke(cache, seeds=(0,))
     bench.load.attack_steps = (0, 2)

@@ -242,6 +242,18 @@ def test_strays_are_left_out_with_a_line(project, capsys):
     assert [path.stem for path in (project / "_runs").glob("*")] == ["gradient"]
 
 
+def test_a_parameter_runs_the_pages_that_have_it(project, capsys):
+    write(project, "gradient", tiny("print(1)"))
+    assert cli.main(["run", "-p", "out", str(project / "rows"), "--profile", "smoke"]) == 0
+    error = capsys.readouterr().err
+    assert "left out, as not all of out are parameters there: gradient\n" in error
+    assert [path.stem for path in (project / "_runs").glob("*.ipynb")] == ["data"]
+    assert cli.main(["run", "gradient", "-p", "out", "rows"]) == 2, "a named page is not left out"
+    assert "gradient: there is no parameter 'out'" in capsys.readouterr().err
+    assert cli.main(["run", "-p", "nosuch", "1"]) == 2
+    assert "there is no parameter 'nosuch'" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------ runs that start for everybody
 
 

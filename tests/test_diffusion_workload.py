@@ -903,6 +903,22 @@ def test_saving_and_loading_changes_no_sample(tmp_path):
     assert torch.equal(one, two)
 
 
+def test_a_denoiser_of_half_the_bits_trains_and_samples():
+    """As large models are on a GPU; the noise is drawn in float32 for all."""
+    half = lambda module: copy.deepcopy(module).to(torch.bfloat16)
+    task, model = small().task(), half(trained())
+    task._diffusion = replace(task.diffusion(), encoder=half(small().process.encoder))
+    batch = some(8).replace(pixel_values=some(8)["pixel_values"].bfloat16())
+    with torch.no_grad():
+        close = task.example_loss(model, batch), small().task().example_loss(trained(), some(8))
+    assert torch.allclose(*map(torch.Tensor.float, close), rtol=0.1)
+    task.loss(model, batch).mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    process, noise = task.diffusion(), small().noise("test", count=2)
+    made = process.sample(model, process.encode(batch["prompts"][:2, 0]), noise)
+    assert made.dtype == torch.bfloat16 and made.isfinite().all()
+
+
 def test_the_same_noises_are_drawn_for_every_model_and_other_ones_for_other_prompts():
     load = small()
     assert torch.equal(load.noise("kept", 0, count=4), load.noise("kept", 0, count=4))

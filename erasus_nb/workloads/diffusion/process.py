@@ -108,8 +108,8 @@ class Diffusion:
         return self.scheduler.config.num_train_timesteps
 
     def noised(self, images: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Images (B, ...) at the noise levels of timesteps t (B,)."""
-        return self.scheduler.add_noise(images, noise, t)
+        """Images (B, ...) at the noise levels of timesteps t (B,), in the images' precision."""
+        return self.scheduler.add_noise(images, noise.to(images.dtype), t)
 
     def predict(self, model, noisy: Tensor, t: Tensor, text: Tensor) -> Tensor:
         """The noise that a denoiser sees in noisy images, same shape.
@@ -190,7 +190,7 @@ class Diffusion:
             first: Number of the first step, counted from the noisiest.
         """
         guidance = self.guidance if guidance is None else guidance
-        sampler, images = self.sampler(steps), noise
+        sampler, images = self.sampler(steps), noise.to(text.dtype)
         for t in sampler.timesteps[first:]:
             yield t, images
             with torch.no_grad():

@@ -125,12 +125,12 @@ class ImageTextWorkload(Workload):
         "C1": "own caption found",
         "C2": "name or concept recognised",
         "C3": "cosine AUC",
-        "C4": "unseen pairs recognised and found, kept ones found",
+        "C4": "unseen and kept pairs still recognised and found",
     }
     sentence = (
         "Retrain-Match {rm}. Own caption found and told from those of other writers {m:C1} "
         "(original {o:C1}, retrained {r:C1}), name or concept recognised {m:C2} ({o:C2}, {r:C2}), "
-        "cosine AUC {m:C3} ({o:C3}, {r:C3}), what stays {m:C4} ({r:C4}), of which kept pairs found "
+        "cosine AUC {m:C3} ({o:C3}, {r:C3}), what stays {m:C4} ({r:C4}), kept pairs found "
         "{m:retain_accuracy} ({r:retain_accuracy}); {time_ratio} times the seconds of "
         "retraining; {flags}"
     )

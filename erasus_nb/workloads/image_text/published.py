@@ -171,7 +171,7 @@ class PublishedWorkload(hub.GivenWorkload, ImageTextWorkload):
             "C1": "own caption found",
             "C2": "concept recognised",
             "C3": "cosine AUC",
-            "C4": "unseen pairs found and recognised, kept ones found",
+            "C4": "unseen and kept pairs still recognised and found",
         }
 
     @cached_property
