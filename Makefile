@@ -26,8 +26,9 @@ pdf: $(READY)
 	$(BIN)/python -m erasus_nb run --profile $(PROFILE)
 	$(BIN)/python -m erasus_nb pdf
 
+# A file's tests share what it trains, so that a whole file goes to one process.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 clean:
 	rm -rf _build _runs .pytest_cache

@@ -78,36 +78,53 @@ function markWideBoxes() {
 // ---- tips: shown by standing on a word, by focusing it and by tapping it
 
 function addTips() {
-  const tip = document.createElement("div");
-  tip.id = "tip";
-  tip.setAttribute("role", "tooltip");
-  tip.hidden = true;
-  document.body.append(tip);
+  const tip = window.erasusTip;
   let word = null;
   const hide = () => {
     word?.removeAttribute("aria-describedby");
+    tip.hide(".tip");
     word = null;
-    tip.hidden = true;
   };
+  const place = () => tip.show(word.dataset.tip, word);
   const show = (event) => {
     const target = event.target.closest(".tip");
     if (!target || target === word) return;
     hide();
     word = target;
-    tip.textContent = word.dataset.tip;
-    tip.hidden = false;
     word.setAttribute("aria-describedby", tip.id);
-    const at = word.getBoundingClientRect();
-    const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
-    const above = at.bottom + tip.offsetHeight + 8 > innerHeight;
-    tip.style.left = `${Math.max(8, Math.min(at.left, room))}px`;
-    tip.style.top = `${above ? at.top - tip.offsetHeight - 4 : at.bottom + 4}px`;
+    place();
   };
   for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, show);
   document.addEventListener("mouseout", (event) => event.target === word && hide());
   document.addEventListener("focusout", hide);
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  addEventListener("scroll", hide, { capture: true, passive: true });
+  // A focused word may have come into view by scrolling; what the pointer left is over.
+  const follow = () => (word && word === document.activeElement ? place() : hide());
+  addEventListener("scroll", follow, { capture: true, passive: true });
+}
+
+// ---- the heat map: arrow keys go from cell to cell, Escape back to the map
+
+const WAYS = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] };
+
+function addWays(table) {
+  const box = table.closest(".rows");
+  const shown = (row) => [...row.querySelectorAll("td")].filter((cell) => cell.offsetWidth);
+  box.addEventListener("keydown", (event) => {
+    const rows = [...table.rows].map(shown).filter((row) => row.length);
+    const cell = event.target.closest("td");
+    if (event.key === "Escape" && cell) box.focus();
+    const way = WAYS[event.key];
+    if (!way || !(cell || event.target === box)) return;
+    event.preventDefault();
+    const limited = (value, list) => Math.max(0, Math.min(value, list.length - 1));
+    const now = cell ? rows.findIndex((row) => row.includes(cell)) : -1;
+    const row = rows[cell ? limited(now + way[0], rows) : 0];
+    const next = row[cell ? limited(rows[now].indexOf(cell) + way[1], row) : 0];
+    // A cell takes the focus only while it is read: Tab goes on behind the map.
+    next.tabIndex = -1;
+    next.focus();
+  });
 }
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -116,6 +133,7 @@ document.addEventListener("DOMContentLoaded", () => {
     addColumnsButton(table);
   }
   addTips();
+  document.querySelectorAll("table.heatmap").forEach(addWays);
   markWideBoxes();
   addEventListener("resize", markWideBoxes);
   document.addEventListener("toggle", markWideBoxes, true);

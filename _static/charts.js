@@ -3,31 +3,14 @@
    Without this script a chart still says its rows in browser tooltips and to screen readers. */
 (() => {
   "use strict";
-  const box = document.createElement("div");
-  box.className = "erasus-tip";
-  box.hidden = true;
+  const show = (text, near) => window.erasusTip.show(text, near);
+  const hide = () => window.erasusTip.hide(".erasus-chart");
   const move = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
 
   const drawnRows = (chart) =>
     [...chart.querySelectorAll("svg")]
       .filter((svg) => svg.clientWidth > 0)
       .flatMap((svg) => [...svg.querySelectorAll(".row")]);
-
-  /** Show a text below a row's mark, inside the window. */
-  function show(text, near) {
-    box.textContent = text;
-    box.hidden = false;
-    const at = near.getBoundingClientRect();
-    const left = Math.min(at.left, document.documentElement.clientWidth - box.offsetWidth - 8);
-    const below = at.bottom + 6;
-    const fits = below + box.offsetHeight < window.innerHeight;
-    box.style.left = `${Math.max(8, left)}px`;
-    box.style.top = `${fits ? below : Math.max(8, at.top - box.offsetHeight - 6)}px`;
-  }
-
-  const hide = () => {
-    box.hidden = true;
-  };
 
   /** A focused row may have come into view by scrolling; what the pointer left is over. */
   function follow() {
@@ -82,7 +65,6 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    document.body.append(box);
     document.querySelectorAll("figure.erasus-chart").forEach(prepare);
     window.addEventListener("scroll", follow, { passive: true });
   });

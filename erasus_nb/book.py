@@ -40,7 +40,6 @@ from . import (
 )
 from .benchmark import ATTACKED, Bench, plain
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
-from .runner import BATCH
 from .strategy import NEEDS, settings_of
 from .tables import DASH, number, table
 
@@ -358,7 +357,7 @@ class Page:
             file=sys.stderr,
         )
         shell = get_ipython()
-        if shell is None or os.environ.get(BATCH):
+        if shell is None or os.environ.get(progress.BATCH):
             traceback.print_exception(error)
             return
         # As Jupyter prints it, with the cell and the lines around. Not `showtraceback`, which
@@ -370,7 +369,7 @@ class Page:
     @property
     def _in_batch(self) -> bool:
         """Whether `python -m erasus_nb run` runs this page: nobody is there to mend a mistake."""
-        return bool(os.environ.get(BATCH))
+        return bool(os.environ.get(progress.BATCH))
 
     @staticmethod
     def _can_run(function: Callable, bench: Bench) -> bool:

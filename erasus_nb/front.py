@@ -509,5 +509,6 @@ HEAT_CAPTION = (
     "other strategies that they are above, on the workloads where they run). The letter is the tier "
     "on that workload: with these seeds no firm order can be given inside of a tier, so that with "
     "few seeds nearly all are A. A thick line parts the tiers over all workloads. Italics: an "
-    "analogue. A dash: it does not apply, or is not run, there. Point at a cell, or tap it, for more."
+    "analogue. A dash: it does not apply, or is not run, there. Point at a cell, tap it or go there with the "
+    "arrow keys, for more."
 )

@@ -1,4 +1,4 @@
-"""What is running and how far it is, on stderr: in a terminal, JupyterLab and papermill's log.
+"""What is running and how far it is, in a terminal, in JupyterLab and in papermill's log.
 
     with progress.working("scrub on digits", total=8, unit="seed") as step:
         for seed in seeds:
@@ -10,6 +10,9 @@ and again at least every EVERY seconds, one long call included: such a line ends
 return, and the next line takes its place. A piece that took noticeable time leaves one
 line. Inside another `working`, the inner one is shown until it ends; then the outer again.
 
+Lines go to stderr; in a notebook that is not run by `run` to stdout, because JupyterLab shows
+stderr in a red box, as if something had gone wrong.
+
 Every line begins with MARK. By it `run` finds the lines, and `without` takes them out of
 an executed notebook: where a page was is of no interest once it is done.
 """
@@ -17,6 +20,7 @@ an executed notebook: where a page was is of no interest once it is done.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import threading
@@ -28,6 +32,8 @@ from tqdm import tqdm
 
 #: How every line begins.
 MARK = "[erasus] "
+#: Set in the environment of a run of the whole book, which reads these lines from stderr.
+BATCH = "ERASUS_BATCH"
 #: Seconds of work before anything is said.
 NOTICEABLE = 1.0
 #: Seconds between two lines about the same piece.
@@ -55,6 +61,13 @@ class _Work:
         said = f"{self.what}: {self.piece}" if self.piece else self.what
         place = f" ({place})" if place else ""
         return f"{said[:_LONGEST]}{place}, {tqdm.format_interval(seconds)}"
+
+
+def _stream():
+    """Where lines go: see the top of this module."""
+    out = getattr(sys, "stdout", None)
+    in_kernel = type(out).__module__.partition(".")[0] == "ipykernel"
+    return out if in_kernel and not os.environ.get(BATCH) else sys.stderr
 
 
 class _Lines:
@@ -112,7 +125,7 @@ class _Lines:
                     self._write(work.line(now - work.since), "\r")
 
     def _write(self, text: str, end: str) -> None:
-        stream = sys.stderr
+        stream = _stream()
         if stream is None:  # a program without a console
             return
         line = MARK + text
@@ -164,10 +177,10 @@ def latest(text: str) -> str | None:
 
 
 def without(outputs: list[dict]) -> list[dict]:
-    """A cell's outputs without progress lines; a stderr output of nothing else is dropped."""
+    """A cell's outputs without progress lines; a stream of nothing else is dropped."""
     left = []
     for output in outputs:
-        if output["output_type"] == "stream" and output["name"] == "stderr":
+        if output["output_type"] == "stream":
             text = "".join(output["text"])
             rest = _LINE.sub("", text)
             if rest != text:

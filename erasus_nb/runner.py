@@ -56,8 +56,6 @@ class Job:
 _DRAWN = 10.0
 #: How papermill's bar begins in a child process, so that no other bar is taken for it.
 BAR = "erasus-cells"
-#: Variable by which a kernel knows that the whole book is being run.
-BATCH = "ERASUS_BATCH"
 _STEP = re.compile(re.escape(BAR) + r".*?(\d+)/(\d+) \[")
 
 #: glibc gives freed memory back to the system at once and asks for it again at the next step.
@@ -199,7 +197,7 @@ def kernel_environment(folder: Path) -> dict[str, str]:
         # Not MPLCONFIGDIR: the list of fonts is kept there, which takes seconds to make.
         "MATPLOTLIBRC": str(folder / "matplotlibrc"),
         "JUPYTER_PREFER_ENV_PATH": "1",
-        BATCH: "1",
+        progress.BATCH: "1",
     }
 
 

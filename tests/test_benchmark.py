@@ -24,7 +24,7 @@ from erasus_nb.keys import live_code
 from erasus_nb.locks import shared
 from erasus_nb.profiles import PROFILES
 from erasus_nb.strategy import MissingRecord, Unlearned, strategy
-from erasus_nb.training import same_weights
+from erasus_nb.training import clone, same_weights
 
 ON = dict(category="Test", cite="", on=("synthetic",))
 

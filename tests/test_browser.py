@@ -233,14 +233,21 @@ BOARD = """<!doctype html><html lang="en"><title>A board</title><main class="bd-
 <tr><th scope="row">a</th><td data-order="">none</td><td>z</td><td class="more">2</td></tr>
 <tr><th scope="row">c</th><td data-order="10">10 (9 to 11)</td><td>y</td><td class="more">10</td></tr>
 <tr><th scope="row">d</th><td data-order="-1">-1 (-2 to 0)</td><td></td><td class="more">3</td></tr>
-</tbody></table></div><p>A <span class="tip" tabindex="0" data-tip="What it means">word</span>.</p></main>"""
+</tbody></table></div><p>A <span class="tip" tabindex="0" data-tip="What it means">word</span>.</p>
+<div class="rows" tabindex="0" role="region" aria-label="Heat map"><table class="heatmap"><caption>Map</caption>
+<thead><tr><th scope="col">row</th><th scope="col">x</th><th scope="col">y</th></tr></thead><tbody>
+<tr class="group"><th scope="rowgroup" colspan="3">Strategies</th></tr>
+<tr><th scope="row">a</th><td class="tip" data-tip="a on x">1</td><td class="tip" data-tip="a on y">2</td></tr>
+<tr><th scope="row">b</th><td class="tip" data-tip="b on x">3</td><td class="tip" data-tip="b on y">4</td></tr>
+</tbody></table></div></main>"""
 
 
 @pytest.fixture
 def board(chromium, tmp_path):
     """A page with a small board and a tip, with the site's script and style."""
     static = (ROOT / "_static").as_uri()
-    head = f'<link rel="stylesheet" href="{static}/book.css"><script src="{static}/boards.js"></script>'
+    scripts = (f'<script src="{static}/{name}.js"></script>' for name in ("boards", "tip"))
+    head = f'<link rel="stylesheet" href="{static}/book.css">' + "".join(scripts)
     path = tmp_path / "board.html"
     path.write_text(BOARD.replace("<main", head + "<main", 1), "utf-8")
     view = chromium.new_page(viewport={"width": 390, "height": 700}, has_touch=True)
@@ -310,6 +317,20 @@ def test_a_tip_is_shown_by_mouse_keyboard_and_touch_and_goes_again(board, way):
     assert board.evaluate("document.documentElement.scrollWidth") <= 390
     board.keyboard.press("Escape")
     assert not tip.is_visible()
+
+
+def test_cells_of_the_heat_map_say_more_by_keyboard(board):
+    tip, box = board.get_by_role("tooltip"), board.get_by_label("Heat map")
+    box.focus()
+    said = []
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        board.keyboard.press(key)
+        said.append(tip.inner_text())
+    assert said == ["a on x", "a on y", "a on y", "b on y", "b on x", "a on x"]
+    board.keyboard.press("Escape")
+    assert not tip.is_visible() and box.evaluate("box => box === document.activeElement")
+    board.keyboard.press("Tab")
+    assert board.locator("td:focus").count() == 0, "Tab goes on behind the map"
 
 
 def test_what_a_header_says_of_its_column_is_a_tip(board):

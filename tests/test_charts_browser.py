@@ -52,6 +52,7 @@ def files(tmp_path_factory, board) -> dict[str, str]:
             "background:var(--pst-color-background);color:var(--pst-color-text-base)}</style>"
             f'<link rel="stylesheet" href="{(ROOT / "_static/book.css").as_uri()}">'
             f'<script src="{(ROOT / "_static/charts.js").as_uri()}"></script>'
+            f'<script src="{(ROOT / "_static/tip.js").as_uri()}"></script>'
             f'<main class="bd-content"><h1>Charts</h1>{body}</main></html>'
         )
         (folder / f"{theme}.html").write_text(page, "utf-8")
@@ -91,7 +92,7 @@ def rows_of(page, number: int, drawing: str = "wide"):
 
 def test_the_pointer_anywhere_on_a_row_shows_what_it_says(view, board):
     page = view()
-    tip = page.locator(".erasus-tip")
+    tip = page.locator("#tip")
     assert not tip.is_visible()
     best = board.of("strategy")[0]
     row = rows_of(page, 0).first
@@ -116,7 +117,7 @@ def test_without_the_script_the_browsers_own_tooltip_says_it(view, board):
 
 def test_the_keyboard_reads_a_chart_row_by_row_and_goes_on_to_the_next(view):
     page = view()
-    tip = page.locator(".erasus-tip")
+    tip = page.locator("#tip")
     page.keyboard.press("Tab")
     now = lambda what: page.evaluate(f"document.activeElement.{what}")
     assert now("tagName") == "FIGURE" and "Arrow keys" in tip.inner_text()
@@ -145,7 +146,7 @@ def test_a_phone_gets_a_drawing_of_its_own_that_a_finger_can_ask(view):
         assert figure.evaluate("figure => figure.scrollWidth <= figure.clientWidth")
         rows_of(page, number, "narrow").nth(1).locator("text").first.tap()
         said = rows_of(page, number).nth(1).get_attribute("aria-label")
-        assert page.locator(".erasus-tip").inner_text() == said
+        assert page.locator("#tip").inner_text() == said
 
 
 #: Texts of what is shown that stick out of their drawing, and the height of the smallest, px.

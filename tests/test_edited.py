@@ -20,7 +20,7 @@ from traitlets.config import Config
 
 from erasus_nb import ROOT, book, cells, keys, selection, training
 from erasus_nb.benchmark import Bench
-from erasus_nb.runner import BATCH
+from erasus_nb.progress import BATCH
 
 
 class Kernel:

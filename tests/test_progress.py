@@ -119,6 +119,23 @@ def test_a_stderr_that_cannot_take_the_line_stops_no_work(stderr, broken):
         assert b"[erasus] ?????? with a second line" in raw.getvalue()
 
 
+def test_a_reader_of_a_notebook_gets_no_red_boxes(stderr, monkeypatch):
+    """A kernel's streams; in a run of the whole book lines still go where `run` reads them."""
+
+    class Out(io.StringIO):
+        __module__ = "ipykernel.iostream"
+
+    monkeypatch.delenv(progress.BATCH, raising=False)
+    progress.sys.stdout = out = Out()
+    with working("scrub"):
+        time.sleep(4 * progress.NOTICEABLE)
+    assert MARK in out.getvalue() and not stderr.getvalue()
+    monkeypatch.setenv(progress.BATCH, "1")
+    with working("scrub"):
+        time.sleep(4 * progress.NOTICEABLE)
+    assert MARK in stderr.getvalue()
+
+
 def test_lines_are_taken_out_of_an_executed_notebook():
     stream = lambda text, name="stderr": {"output_type": "stream", "name": name, "text": text}
     beat, done = f"{MARK}scrub, 00:09\r", f"{MARK}scrub, 00:12\n"
@@ -126,11 +143,13 @@ def test_lines_are_taken_out_of_an_executed_notebook():
         stream(beat + beat),
         stream(["half a ", beat, done, "warning\n"]),
         stream(beat, "stdout"),
+        stream(f"{beat}12 rows\n", "stdout"),
         stream("a warning\n"),
         {"output_type": "display_data", "data": {}, "metadata": {}},
     ]
     left = progress.without(outputs)
-    assert left == [stream("half a warning\n"), *outputs[2:]]
+    rows = stream("12 rows\n", "stdout")
+    assert left == [stream("half a warning\n"), rows, *outputs[4:]]
     assert outputs[1]["text"] == ["half a ", beat, done, "warning\n"]
     assert progress.latest(beat + done + "more") == "scrub, 00:12"
     assert progress.latest("nothing") is None

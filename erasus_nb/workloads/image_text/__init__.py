@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from ... import metrics
-from ...profiles import TUNING_SEEDS, ImageTextSizes, Recipe
+from ...profiles import TUNING_SEEDS, ImageTextSizes
 from ...strategy import Batch
 from ...training import generator
 from ..base import HIGHER, LOWER, Metric, Request, Workload, metric

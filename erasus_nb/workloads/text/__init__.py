@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from ... import metrics
-from ...profiles import TUNING_SEEDS, Recipe, TextSizes
+from ...profiles import TUNING_SEEDS, TextSizes
 from ...strategy import Batch, NotApplicable
 from ...task import DecoderLayer, Fact, Task, UnitGroup
 from ...training import generator
