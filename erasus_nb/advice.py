@@ -13,7 +13,7 @@ from pathlib import Path
 from . import ROOT, score
 from .front import cost, flags_of, interval
 from .marks import START, Mark, marks
-from .overall import TOLD, Overall, resolution
+from .overall import TOLD, Overall, paired, resolution
 from .score import Board
 from .tables import number
 
@@ -32,17 +32,37 @@ def _kept(mark: Mark) -> str:
     return "start" if START in mark.needs else "nothing"
 
 
-def _advice(line: Overall, mark: Callable[[str], str], known: Mapping[str, Mark]) -> str:
+def _advice(
+    line: Overall, mark: Callable[[str], str], known: Mapping[str, Mark], less: Sequence[Overall]
+) -> str:
     needs = score.listed(known[line.name].needs) or "nothing more than the model"
     ratio, on = cost(line), list(line.on.values())
     time = f", in {number(ratio)} of the time of retraining" if ratio is not None else ""
-    # A fault on at least half of the workloads belongs to the advice.
+    # A fault on at least half of the workloads belongs to the advice; that it is nothing worth on
+    # one of them always does.
     counts = {flag: sum(flag in s.flags for s in on) for flag in flags_of(on)}
-    faults = [f'"{flag}" on {n} of {len(on)}' for flag, n in counts.items() if 2 * n >= len(on)]
+    faults = [
+        f'"{flag}" on {n} of {len(on)}'
+        for flag, n in counts.items()
+        if 2 * n >= len(on) or flag == "not better than control"
+    ]
     flagged = f"; flagged {score.listed(faults)}" if faults else ""
-    return (
-        f"{mark(line.name)} (mean Retrain-Match {interval(line.rm)}{time}; needs {needs}{flagged})"
+    alike = [mark(other.name) for other in less if not _told_apart(line, other)]
+    undecided = (
+        f"; the seeds do not tell it apart from {score.listed(alike)}, which needs less"
+        if alike
+        else ""
     )
+    return (
+        f"{mark(line.name)} (mean Retrain-Match {interval(line.rm)}{time}; needs {needs}{flagged}"
+        f"{undecided})"
+    )
+
+
+def _told_apart(a: Overall, b: Overall) -> bool:
+    """Whether two rows differ significantly over the workloads that both run on."""
+    scores = lambda line: {w: s.rm_by_seed for w, s in line.on.items()}
+    return paired(scores(a), scores(b))[1] < score.ALPHA
 
 
 def recommended(
@@ -52,8 +72,9 @@ def recommended(
 ) -> list[str]:
     """What to use, by what training kept: half a sentence each; empty if nothing can be advised.
 
-    Only a strategy that runs on every workload and is significantly better than the best cheap
-    control is advised, and only if it is better than what needs less.
+    Only a strategy that runs on every workload and is significantly better than the cheap
+    controls, in the mean over them, is advised; and only if its mean is above that of what needs
+    less. Where the seeds do not tell these two apart, that is said.
     """
     known, every = marks(root), max((len(x.on) for x in lines), default=0)
     good = [x for x in lines if x.name in known and x.above_control and len(x.on) == every]
@@ -64,15 +85,18 @@ def recommended(
         )
         if best and all(best.rm.mean > less.rm.mean for less in found.values()):
             found[kept] = best
-    return [
-        f"{begins}, try {_advice(found[kept], mark, known)}"
-        for kept, begins in _KEPT.items()
-        if kept in found
-    ]
+    said, less = [], []
+    for kept, line in found.items():
+        said.append(f"{_KEPT[kept]}, try {_advice(line, mark, known, less)}")
+        less.append(line)
+    return said[::-1]
 
 
 #: What is said where `recommended` finds nothing.
-NOBODY = "No strategy can be advised: none is better than the controls on every workload."
+NOBODY = (
+    "No strategy can be advised: none runs on every workload and is, in the mean over them, "
+    "significantly better than the cheap controls."
+)
 
 
 def advice(
@@ -118,11 +142,11 @@ def certainty(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> 
         if r
     ]
     if not parts:
-        return "One training seed tells nothing apart."
+        return "There are too few training seeds or strategies to tell any apart."
     return (
-        f"The training seeds tell {told} of {pairs} pairs of strategies apart. A typical pair has to "
-        f"differ in Retrain-Match by {score.listed(parts)}; a pair whose difference scatters less "
-        "over seeds, by less."
+        f"The training seeds tell {told} of {pairs} pairs of strategies apart. A typical pair is "
+        f"told apart if it differs in Retrain-Match by {score.listed(parts)}; a pair whose "
+        "difference scatters less over seeds, also by less."
     )
 
 
@@ -134,24 +158,26 @@ def carried(board: Board, mark: Callable[[str], str] = str) -> str:
     first = [mark(s.name) for s in board.leaders]
     lowest = min((s.rm.mean for s in board.leaders), default=math.inf)
     passed = [
-        mark(s.name)
-        for s in board.of("strategy")
-        if s.rank and s.rm.mean > lowest and s not in board.leaders
+        s for s in board.of("strategy") if s.rank and s.rm.mean > lowest and s not in board.leaders
     ]
+    beaten = [mark(s.name) for s in passed if s.rank[0] > 1]
+    no_better = [mark(s.name) for s in passed if s.rank[0] == 1]
     who = (
         f"May be first: {score.listed(first, 29)}." if first else "No strategy may be called first."
     )
-    if passed:
+    higher = "with a higher mean than one of them, "
+    if beaten:
+        who += f" {score.listed(beaten, 29)}, {higher}may not: another strategy is significantly better."
+    if no_better:
         who += (
-            f" Others have a higher mean than one of them ({score.listed(passed, 29)}) and are ruled "
-            "out all the same: their seeds scatter less, so that a better strategy is told apart "
-            "from them."
+            f" {score.listed(no_better, 29)}, {higher}may not: not significantly better than the "
+            "best cheap control."
         )
     return (
-        f"With {len(board.seeds)} seeds, two strategies have to differ by "
-        f"{number(found.smallest, 1)} points of Retrain-Match to be told apart, if their "
-        f"difference scatters like that of the median pair. A difference of "
-        f"{number(TOLD, 0)} points would need {found.seeds_for} seeds. All rank intervals of this "
-        "board hold together with a probability of at least 95 %, because the tests of its "
-        f"{found.pairs} pairs are corrected for their number. {who}"
+        f"With {len(board.seeds)} seeds, two strategies are told apart if they differ by "
+        f"{number(found.smallest, 1)} points of Retrain-Match and their difference scatters like "
+        f"that of the median pair. A measured difference of {number(TOLD, 0)} points would be "
+        f"significant with {found.seeds_for} seeds. All rank intervals of this board hold together "
+        "with a probability of at least 95 %, if differences over seeds are about normal, because "
+        f"the tests of its {found.pairs} pairs are corrected for their number. {who}"
     )

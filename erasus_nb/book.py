@@ -41,7 +41,7 @@ from . import (
 from .benchmark import ATTACKED, Bench, plain
 from .parameters import ParameterError, check_notebook, one_of, strategies_in
 from .strategy import NEEDS, settings_of
-from .tables import DASH, number, table
+from .tables import DASH, interval, number, table
 
 # Libraries would draw their progress with widgets, which a published page cannot show: that
 # they cannot either is no news to a reader, and the warning prints a path of this machine.
@@ -679,7 +679,7 @@ class Page:
         code = lambda name: f"<code>{escape(name)}</code>{marks.get(name, '')}"
         reached = "; ".join(
             f"{code(s.name)}{' (an analogue)' if s.analogue else ''} has a Retrain-Match of "
-            f"{_interval(s.rm, 1)} of 100"
+            f"{interval(s.rm)} of 100"
             for s in board.leaders[:3]
         )
         above = control.rm and control.rm.mean >= max(
@@ -691,16 +691,16 @@ class Page:
             + (f"{reached}. " if reached else "")
             + f"{score.what_is_missing(board, code)} "
             f"<code>{escape(bar.name)}</code>, the best cheap control, scores "
-            f"{_interval(bar.rm, 1)}; full retraining, against the retrainings of other "
-            f"seeds, {_interval(board['retrained'].rm, 1)}. Retraining for a quarter of its "
-            f"epochs ({code(control.name)}) scores {_interval(control.rm, 1)}: it is the comparison "
+            f"{interval(bar.rm)}; full retraining, against the retrainings of other "
+            f"seeds, {interval(board['retrained'].rm)}. Retraining for a quarter of its "
+            f"epochs ({code(control.name)}) scores {interval(control.rm)}: it is the comparison "
             "at equal cost, and not counted among the cheap controls."
         )
         shown = [board["retrained"], *ran[:3], control, bar, board["original"]]
         shown = sorted(
             {s.name: s for s in shown}.values(), key=lambda s: -s.rm.mean if s.rm else math.inf
         )
-        rest = ", ".join(f"{code(s.name)} {_interval(s.rm, 1)}" for s in ran[3:])
+        rest = ", ".join(f"{code(s.name)} {interval(s.rm)}" for s in ran[3:])
         below = f"<p>Strategies further down: {rest}.</p>" if rest else ""
         return f"<p>{verdict}</p>" + table(_COLUMNS, [_line(s) for s in shown]) + below
 
@@ -719,16 +719,6 @@ _KEY = (
 _COLUMNS = ("row", "Retrain-Match", "F", "P", "U", "z C1", "z C2", "z C3", "cost", "flags")
 
 
-def _interval(interval: score.Interval | None, digits: int = 2) -> str:
-    """mean (low to high); the mean alone where one seed is all there is."""
-    if interval is None:
-        return DASH
-    if interval.n < 2:
-        return f"{number(interval.mean, digits)} (1 seed)"
-    low, high = number(interval.low, digits), number(interval.high, digits)
-    return f"{number(interval.mean, digits)} ({low} to {high})"
-
-
 def _status(standing: score.Standing) -> str:
     if standing.status == "ok":
         return "no score: a part of it was not measured"
@@ -742,7 +732,7 @@ def _line(standing: score.Standing) -> tuple[str, ...]:
         return (name, *(DASH,) * (len(_COLUMNS) - 2), _status(standing))
     return (
         name,
-        _interval(standing.rm, 1),
+        interval(standing.rm),
         *(
             number(axis.mean) if axis else DASH
             for axis in (standing.forgetting, standing.privacy, standing.utility)
@@ -770,7 +760,7 @@ def _measured(standing: score.Standing) -> tuple[str, ...]:
     """The four criteria; all are shares, so an interval that leaves 0 to 1 is cut there."""
     found = (standing.metrics.get(c) for c in ("C1", "C2", "C3", "C4"))
     return tuple(
-        _interval(v and replace(v, low=max(v.low, 0.0), high=min(v.high, 1.0))) for v in found
+        interval(v and replace(v, low=max(v.low, 0.0), high=min(v.high, 1.0)), 2) for v in found
     )
 
 
@@ -830,7 +820,7 @@ def _fields(board: score.Board, standing: score.Standing, rows) -> dict[str, Any
     return {
         "name": standing.name,
         "workload": board.workload,
-        "rm": _interval(standing.rm, 1),
+        "rm": interval(standing.rm),
         "F": number(standing.forgetting and standing.forgetting.mean),
         "P": number(standing.privacy and standing.privacy.mean),
         "U": number(standing.utility and standing.utility.mean),

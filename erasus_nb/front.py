@@ -19,7 +19,7 @@ from . import ROOT, score
 from .marks import Mark, marks, section
 from .overall import Overall
 from .score import Board, Interval, Standing
-from .tables import DASH, Html, number
+from .tables import DASH, Html, interval, number
 
 #: What each flag says, and one word more than `score.FLAGS` has: it is no fault.
 SAID = {
@@ -28,16 +28,6 @@ SAID = {
 }
 
 Value = tuple[str | Markup, float | None]
-
-
-def interval(value: Interval | None, digits: int = 1) -> str:
-    """Mean and interval in words; a dash where there is none."""
-    if value is None:
-        return DASH
-    if value.n < 2:
-        return f"{number(value.mean, digits)} (one seed)"
-    ends = f"{number(value.low, digits)} to {number(value.high, digits)}"
-    return f"{number(value.mean, digits)} ({ends})"
 
 
 def _stacked(value: Interval | None) -> Value:
@@ -356,7 +346,7 @@ def overall_columns(known: Mapping[str, Mark], workloads: int, up: str = "") -> 
         ),
         Column(
             "Without one seed",
-            "the places by points that it takes when any one seed of a workload is left out",
+            "the places by points that it takes when all values at one seed of a workload are left out",
             lambda x: _span(x.without_seed),
             True,
         ),
@@ -412,6 +402,8 @@ def _heat(standing: Standing | None, row: str, workload: str) -> Markup:
         ).format(row, workload, why, reason, DASH)
     back, text = _colours(standing.rm.mean)
     more = [f"tier {standing.tier}"] if standing.tier else []
+    if standing.status != "ok":  # a mean over some of the seeds
+        more.append(f"{standing.status}, not compared: {standing.reason}")
     more += ["analogue"] if standing.analogue else []
     hidden = ", ".join([interval(standing.rm), *more])
     shown = _whole(standing.rm.mean)
@@ -507,8 +499,8 @@ HEAT_CAPTION = (
     "Retrain-Match of each row on each workload: 0 (light) is like the original, 100 (dark) like a "
     "retrained model. The best stand at the top, in the order of their points (the share of the "
     "other strategies that they are above, on the workloads where they run). The letter is the tier "
-    "on that workload: with these seeds no firm order can be given inside of a tier, so that with "
-    "few seeds nearly all are A. A thick line parts the tiers over all workloads. Italics: an "
+    "on that workload: strategies of one tier could all hold one and the same rank, though two of "
+    "them may still be told apart as a pair. A thick line parts the tiers over all workloads. Italics: an "
     "analogue. A dash: it does not apply, or is not run, there. Point at a cell, tap it or go there with the "
     "arrow keys, for more."
 )

@@ -44,6 +44,8 @@ def finding(sweep: Sweep) -> str:
     """What moving the setting does, in one sentence with its numbers."""
     points = sweep.found.points
     means = [_mean(point.rm) for point in points]
+    if np.isnan(means).all():
+        return f"{sweep.strategy}: no value of {sweep.setting} has a result"
     best = int(np.nanargmax(means))
     ends = [
         f"{'none' if np.isnan(means[i]) else f'{means[i]:.0f}'} at {points[i].value:g}"
@@ -52,7 +54,8 @@ def finding(sweep: Sweep) -> str:
     ]
     return (
         f"{sweep.strategy}: Retrain-Match is highest, {means[best]:.0f}, at "
-        f"{sweep.setting} = {points[best].value:g}; it is {' and '.join(ends)}"
+        f"{sweep.setting} = {points[best].value:g}"
+        + (f"; it is {' and '.join(ends)}" if ends else "")
     )
 
 
@@ -66,7 +69,8 @@ def told(sweep: Sweep, point: Point) -> str:
     parts = [f"Retrain-Match {_mean(point.rm):.1f} (seeds {min(rm):.1f} to {max(rm):.1f})"]
     for name, values in point.position.items():
         z = _mean(values)
-        parts.append(f"{sweep.found.criteria[name]}: {_place(z)} (z {z:.2f})")
+        shown = "" if np.isnan(z) else f" (z {z:.2f})"
+        parts.append(f"{sweep.found.criteria[name]}: {_place(z)}{shown}")
     parts.append(f"{_mean(point.utility):.0%} of the utility kept")
     if point.time_ratio is not None:
         parts.append(f"{point.time_ratio:.2g} times the seconds of retraining")

@@ -2,9 +2,9 @@
 
 Retrain-Match is about 0 for the original and about 100 for retraining on every workload, so
 a mean over workloads can be read. It is a mean over *these* workloads and no estimate for
-others: its interval is about training seeds alone. Two more numbers need no common scale and
-are not disturbed by missing cells: points (Borda) and the share of comparisons won. A strategy
-that runs on fewer workloads is compared with each other strategy where both run.
+others: its interval is about training seeds alone. Two more numbers need no common scale:
+points (Borda) and the share of comparisons won. Both depend on which other strategies run on
+the same workloads. A test of two strategies uses the workloads where both run.
 
 Reads boards, not rows; neither torch nor Jupyter.
 """
@@ -33,7 +33,7 @@ class Overall:
         name, kind, category: As on the boards.
         rm: Mean over its workloads of its mean Retrain-Match, with a 95 % interval over
             training seeds; n is the smallest number of seeds on any of them.
-        on: Workload -> its standing there, where it is ok.
+        on: Workload -> its standing there, where it is ok; of a control also where it lacks seeds.
         points: Borda, 0 to 1: the share of the other strategies on a board with a lower mean,
             averaged over its workloads. None for controls and references.
         place: Place by points, 1 is best; equal points share a place.
@@ -42,9 +42,10 @@ class Overall:
         rank: Rank interval, from tests of the mean difference on shared workloads.
         tier: See `score.tiers`.
         without_workload, without_seed: The lowest and the highest place that it takes when any
-            one workload, or any one seed of any one workload, is left out.
-        above_control: Whether its mean is significantly above that of the cheap control which is
-            best on the same workloads.
+            one workload, or all strategies' values at any one seed of any one workload, are left
+            out; the reference models of that seed stay.
+        above_control: Whether its mean is significantly above that of each cheap control, over
+            the workloads that both have.
     """
 
     name: str
@@ -69,7 +70,7 @@ def _joined(groups: Iterable[Sequence[float]]) -> tuple[float, float, float]:
     """Mean of the means of several groups, its standard error and degrees of freedom.
 
     The groups are independent: models of different workloads share no training run. Degrees of
-    freedom after Welch and Satterthwaite; infinite where a group's spread is nothing.
+    freedom after Welch and Satterthwaite; infinite where every group's spread is nothing.
     """
     groups = list(groups)
     parts = [
@@ -193,7 +194,8 @@ def overall(boards: Mapping[str, Board]) -> list[Overall]:
     on: dict[str, dict[str, Standing]] = {}
     for workload, board in boards.items():
         for s in board.standings:
-            if s.status == "ok" and s.rm:
+            partial = s.kind == "control" and s.status == "partial"
+            if s.rm and (s.status == "ok" or partial):
                 on.setdefault(s.name, {})[workload] = s
     scores = {name: {w: s.rm_by_seed for w, s in row.items()} for name, row in on.items()}
     first = {name: next(iter(row.values())) for name, row in on.items()}
@@ -212,8 +214,6 @@ def overall(boards: Mapping[str, Board]) -> list[Overall]:
             name, first[name].kind, first[name].category, mean_over(scores[name]), on[name]
         )
         if name in ranked:
-            bar = cheap_bar(scores, scores[name])
-            difference, p, _ = paired(scores[name], bar) if bar else (0.0, 1.0, 0)
             line = replace(
                 line,
                 points=borda.get(name),
@@ -223,30 +223,27 @@ def overall(boards: Mapping[str, Board]) -> list[Overall]:
                 tier=tier[name],
                 without_workload=workload.get(name),
                 without_seed=seed.get(name),
-                above_control=difference > 0 and p < score.ALPHA,
+                above_control=_above_controls(name, scores),
             )
         lines.append(line)
     rest = sorted(lines[len(order) :], key=lambda line: (-round(line.rm.mean, 9), line.name))
     return lines[: len(order)] + rest
 
 
-def cheap_bar(scores: Scores, on: Iterable[str]) -> Mapping[str, Mapping[int, float]] | None:
-    """Scores of the cheap control with the highest mean over some workloads.
+def _above_controls(name: str, scores: Scores) -> bool:
+    """Whether a row is significantly better than each cheap control on the workloads they share.
 
-    Only a control that is on all of them counts; None if there is none.
+    Of each, because the best one is not the same on every workload, and one that lacks a
+    workload must not be passed over for a worse one. False where there is none to beat.
     """
-    on = list(on)
-    found = [
-        {w: scores[name][w] for w in on}
-        for name in score.CHEAP_CONTROLS
-        if set(on) <= scores.get(name, {}).keys()
-    ]
-    return max(found, key=lambda row: mean_over(row).mean, default=None)
+    bars = [scores[bar] for bar in score.CHEAP_CONTROLS if scores.get(bar)]
+    tests = [paired(scores[name], bar) for bar in bars if scores[name].keys() & bar.keys()]
+    return bool(tests) and all(d > 0 and p < score.ALPHA for d, p, _ in tests)
 
 
 def leaders(lines: Sequence[Overall]) -> list[Overall]:
     """Strategies that may be first: no other is significantly better over shared workloads,
-    and they are significantly better than the best cheap control."""
+    and they are significantly better than the cheap controls."""
     return [line for line in lines if line.rank and line.rank[0] == 1 and line.above_control]
 
 
@@ -257,13 +254,17 @@ def first_place(lines: Sequence[Overall], mark: Callable[[str], str] = str) -> s
     """
     better = [line for line in lines if line.above_control]
     ranked = [line for line in lines if line.rank]
-    than = "significantly better than the best cheap control, over the workloads they run on"
+    than = "significantly better than the cheap controls, over the workloads they run on"
     most = max((len(line.on) for line in lines), default=0)
 
     def called(line: Overall) -> str:
         few = f" (on {len(line.on)} of {most})" if len(line.on) < most else ""
         return f"{mark(line.name)}{few}"
 
+    if not ranked:
+        return "No strategy could be ranked"
+    if max(line.rm.n for line in ranked) < 2:
+        return "One training seed tells nothing apart, so no strategy is called first"
     if not better:
         return f"No strategy is {than}"
     if len(better) == 1:
@@ -290,9 +291,10 @@ class Resolution:
     Args:
         pairs: Pairs of ranked strategies, which are all corrected for.
         spread: Standard deviation over seeds of the difference of two strategies, in points of
-            Retrain-Match; of the median pair.
+            Retrain-Match; of the median pair, pairs that never differ left out.
         smallest: The smallest mean difference of such a pair that is significant.
-        seeds_for: How many seeds would make a difference of `TOLD` points significant.
+        seeds_for: How many seeds would make a measured difference of `TOLD` points significant.
+            A true one of that size is then found about half of the time.
     """
 
     pairs: int
@@ -306,7 +308,8 @@ TOLD = 5.0
 
 
 def resolution(board: Board) -> Resolution | None:
-    """What the seeds of a board can carry; None where fewer than two strategies or seeds are.
+    """What the seeds of a board can carry; None where fewer than two strategies or seeds are,
+    or no two strategies ever differ.
 
     A difference d of n seeds is significant if d >= t(n - 1, 1 - 0.05 / (2 pairs)) s / sqrt(n):
     the first step of Holm's procedure, which is its strictest.
@@ -320,7 +323,10 @@ def resolution(board: Board) -> Resolution | None:
         for i, a in enumerate(ranked)
         for b in ranked[:i]
     ]
-    pairs, spread = len(spreads), statistics.median(spreads)
+    differing = [spread for spread in spreads if spread > 1e-9]  # of scores from 0 to 100
+    if not differing:
+        return None
+    pairs, spread = len(spreads), statistics.median(differing)
 
     def smallest(seeds: int) -> float:
         quantile = stdtrit(seeds - 1, 1 - score.ALPHA / (2 * pairs))

@@ -205,7 +205,8 @@ class Board:
 
 def _bar(standings: Mapping[str, Standing]) -> Standing | None:
     found = [standings[name] for name in CHEAP_CONTROLS if name in standings]
-    scored = [control for control in found if control.rm and control.status == "ok"]
+    # One that lacks a seed is compared at the seeds that are there: it is not dropped for a worse one.
+    scored = [control for control in found if control.rm and control.status in ("ok", "partial")]
     return max(scored, key=lambda control: control.rm.mean, default=None)
 
 
@@ -315,7 +316,8 @@ class Ruler:
     @cached_property
     def divergence_noise(self) -> float:
         """Standard deviation over seeds of D, the larger of originals' and retrained's."""
-        spread = lambda rows: statistics.stdev(map(self.divergence, rows.values()))
+        known = lambda rows: [d for d in map(self.divergence, rows.values()) if d is not None]
+        spread = lambda rows: statistics.stdev(found) if len(found := known(rows)) > 1 else 0.0
         return max(spread(self.originals), spread(self.retrained))
 
     def position(self, row: records.Row) -> dict[str, float]:
@@ -668,7 +670,7 @@ def _auc_gap(found: _Measured) -> _Found:
 
 def _divergence(found: _Measured, in_noise: Callable[[Ruler, float, float], float]) -> _Found:
     worst, floor = found.ruler.divergence_range
-    if found.single:
+    if found.single or len(found.ruler.originals) < 2:  # no spread over seeds
         return None, _ALONE
     if None in (worst, floor):
         return None, _UNMEASURED

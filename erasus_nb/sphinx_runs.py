@@ -26,16 +26,19 @@ from .cells import code_cells, tags_of, text_of
 
 # `categories` and `unfinished` are asked for here by checks outside of this project.
 from .selection import categories, choose_rows, unfinished  # noqa: F401
+from .tables import interval
 from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from .score import Board, Interval
+    from .score import Board
     from .selection import Rows
 
 log = logging.getLogger(__name__)
 
 #: What every number says where no row answers for it, and where rows of other code would.
 UNKNOWN = "not measured yet"
+#: Stands for what all workloads say together where no board may rank.
+NOT_RANKED = "*Nothing is ranked: no workload passes its gates.*"
 STALE = "not measured with the code that is here"
 NO_ROWS = "*No rows yet: `make book` measures them.*"
 
@@ -268,14 +271,6 @@ def code_span(text: object) -> str:
     return "`" + " ".join(re.sub(r"[`|]", " ", str(text)).split()) + "`"
 
 
-def _interval(value: Interval | None) -> str:
-    if value is None:
-        return UNKNOWN
-    if value.n < 2:
-        return f"{value.mean:.1f} (one seed)"
-    return f"{value.mean:.1f} ({value.low:.1f} to {value.high:.1f})"
-
-
 def _top_table(board: Board, best: int) -> str:
     """The best strategies and every reference, control and baseline, as a markdown table."""
     lines = [
@@ -291,7 +286,7 @@ def _top_table(board: Board, best: int) -> str:
         cells = [
             code_span(standing.name),
             text_span(", ".join(filter(None, what))),
-            _interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
+            interval(standing.rm) if standing.rm else f"— {text_span(standing.reason or '')}",
             standing.tier or "",
             text_span(", ".join(remarks)),
         ]
@@ -339,14 +334,19 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     facts[f"top_table_{workload}"] = _top_table(board, max([5, *lines]))
     facts[f"first_{workload}"] = score.first_place(board, code_span)
     facts[f"missing_{workload}"] = score.what_is_missing(board, code_span)
-    no_better = [s for s in ranked if "not better than control" in s.flags]
-    facts[f"n_no_better_{workload}"] = str(len(no_better))
+    facts[f"n_no_better_{workload}"] = str(len(ranked) - len(board.above_control))
     if board.bar is not None:
         facts[f"bar_{workload}"] = code_span(board.bar.name)
-        facts[f"bar_rm_{workload}"] = _interval(board.bar.rm)
+        facts[f"bar_rm_{workload}"] = interval(board.bar.rm, unknown=UNKNOWN)
     for name in _YARDSTICKS:
         if name in by_name:
-            facts[f"{name}_rm_{workload}"] = _interval(by_name[name].rm)
+            row = by_name[name]
+            why = (
+                UNKNOWN
+                if row.status == "ok"
+                else f"no result ({text_span(row.reason or row.status)})"
+            )
+            facts[f"{name}_rm_{workload}"] = interval(row.rm, unknown=why)
     return facts
 
 
@@ -366,7 +366,7 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     order = sorted(boards, key=lambda name: [*WORKLOADS, name].index(name))
     shown = score.standard({w: boards[w] for w in order if boards[w].gates_passed})
     if not shown:
-        return {}
+        return dict.fromkeys(_OVERALL, NOT_RANKED) if boards else {}
     lines = overall.overall(shown)
     count = len(shown)
     known = front.marks(root)
@@ -407,6 +407,21 @@ def _downloads(root: Path, folder: Path, rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _other_requests(boards: dict[str, Board]) -> str:
+    """A sentence on each board of another request than the standard one; "" if there is none."""
+    from . import score
+
+    usual = score.standard(boards)
+    return " ".join(
+        f"{code_span(board.facts.get('workload', name))} has another request, "
+        f"{code_span(board.facts['request_kind'])}, with "
+        f"{sum(bool(s.rank) for s in board.of('strategy'))} strategies: its board is on the "
+        "[leaderboard](notebooks/leaderboard.ipynb) and does not enter the mean."
+        for name, board in boards.items()
+        if name not in usual
+    )
+
+
 def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     """Substitution name -> markdown for the book's markdown pages, computed from rows.
 
@@ -415,7 +430,8 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, null_space_projection_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
     rows_stamp and downloads; answer, advice, early and certainty (sentences on all workloads
-    together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads.
+    together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads,
+    other_requests (sentences on boards that do not enter the mean; may be empty).
     Without rows every value is an honest phrase.
 
     Raises:
@@ -426,6 +442,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     root = Path(root)
     folder = choose_rows(root)
     facts = {"rows_stamp": "no rows have been measured yet", "downloads": NO_ROWS}
+    facts["other_requests"] = ""
     facts |= dict.fromkeys(_OVERALL, NO_ROWS) | {"n_strategies": "no", "n_workloads": "no"}
     boards, stale = {}, {}
     if folder is not None:
@@ -434,7 +451,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
         rows = selection.usable(folder, root)
         boards, stale = score.boards_of(rows), rows.aside
         facts |= {"rows_stamp": _stamp_text(rows), "downloads": _downloads(root, folder, rows)}
-        facts |= _overall_facts(boards, root)
+        facts |= _overall_facts(boards, root) | {"other_requests": _other_requests(boards)}
     for workload in dict.fromkeys([*WORKLOADS, *boards]):
         unknown = STALE if workload in stale else UNKNOWN
         facts |= _facts_of(workload, boards.get(workload), unknown)
@@ -449,7 +466,7 @@ def fill(app, config) -> None:
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
         facts = dict.fromkeys(("rows_stamp", "downloads", *_OVERALL), unusable)
-        facts |= {"n_strategies": "no", "n_workloads": "no"}
+        facts |= {"n_strategies": "no", "n_workloads": "no", "other_requests": ""}
         for workload in WORKLOADS:
             facts |= dict.fromkeys(_facts_of(workload, None, UNKNOWN), unusable)
     config.myst_substitutions = {**config.myst_substitutions, **facts}

@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Collection, Sequence
 from difflib import SequenceMatcher
+from typing import Protocol
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -31,6 +32,25 @@ def number(value: float | None, digits: int = 2) -> str:
         return DASH
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+class Spread(Protocol):
+    """A mean over n seeds and the ends of its interval; score.Interval is one."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def interval(value: Spread | None, digits: int = 1, unknown: str = DASH) -> str:
+    """Mean and interval in words, "71.2 (69.8 to 72.6)"; `unknown` where there is none."""
+    if value is None:
+        return unknown
+    if value.n < 2:
+        return f"{number(value.mean, digits)} (one seed)"
+    ends = f"{number(value.low, digits)} to {number(value.high, digits)}"
+    return f"{number(value.mean, digits)} ({ends})"
 
 
 def table(

@@ -302,8 +302,9 @@ def test_your_own_strategy_writes_no_row(page, tmp_path):
 
 def test_cells_of_tables_are_escaped_and_absence_is_a_dash():
     assert "<script>" not in tables.table(("a",), [("<script>",)])
-    assert book._interval(None) == "—"
-    assert book._interval(score.Interval(1.25, 1.25, 1.25, 1), 1) == "1.2 (1 seed)"
+    assert tables.interval(None) == "—" and tables.interval(None, unknown="none") == "none"
+    assert tables.interval(score.Interval(1.25, 1.25, 1.25, 1)) == "1.2 (one seed)"
+    assert tables.interval(score.Interval(71.23, 69.8, 72.55, 5), 2) == "71.23 (69.80 to 72.55)"
     assert tables.number(-0.001) == "0.00"
     assert tables.number(None) == tables.number(float("nan")) == "—"
 

@@ -142,6 +142,13 @@ def test_the_heat_map_has_a_text_for_every_cell(lines):
     assert headings == ["Row", "points", "mean", "toy", "two"]
 
 
+def test_a_mean_over_some_of_the_seeds_says_so_in_the_heat_map():
+    few = [r for r in rows("lora", between(0.3)) if r.seed != 2]
+    board = board_of(rows("scrub", between(0.1)), rows("amnesiac", between(0.2)), few)
+    drawn = str(front.heat_map(overall.overall({"x": board}), {"x": board}))
+    assert drawn.count("partial, not compared: ") == 2  # in the cell and in its tip
+
+
 def test_a_line_stands_where_the_overall_tier_changes(lines):
     table = tree(front.heat_map(lines, TWO)).find(".//table")
     marked = {text(r[0]) for r in table.iterfind(".//tr") if r.get("class") == "new-tier"}
@@ -201,7 +208,21 @@ def test_what_needs_more_is_advised_only_if_it_is_better():
     assert "amnesiac" not in said and "try scrub" in said
 
 
-def test_nobody_is_advised_who_is_not_above_the_controls_on_every_workload():
+def test_the_advice_says_what_the_seeds_do_not_tell_apart_and_where_a_control_is_as_good():
+    board = board_of(rows("amnesiac", between(0.1)), rows("scrub", between(0.1)))
+    far = board_of(rows("amnesiac", between(0.1)), rows("scrub", between(0.4)))
+    said = lambda of: advice.advice(overall.overall({"x": of, "y": of}))
+    alike = "the seeds do not tell it apart from scrub, which needs less"
+    assert alike in said(board) or board["scrub"].rm.mean > board["amnesiac"].rm.mean
+    assert "amnesiac" in said(far) and alike not in said(far)
+    weak = replace(BOARD["scrub"], flags=("not better than control",))
+    line_ = replace(
+        line("scrub", 80, on=2), on={"x": weak, "y": BOARD["scrub"], "z": BOARD["scrub"]}
+    )
+    assert 'flagged "not better than control" on 1 of 3' in advice.advice([line_])
+
+
+def test_nobody_is_advised_who_is_not_above_the_controls_in_the_mean_over_every_workload():
     few = [
         line("amnesiac", 90, on=1),
         line("scrub", 80, above=False),
@@ -228,17 +249,26 @@ def test_certainty_counts_pairs_and_says_what_the_seeds_can_tell():
 
 def test_under_a_board_stands_what_its_seeds_carry():
     said, found = advice.carried(BOARD), overall.resolution(BOARD)
-    assert f"{found.smallest:.1f} points" in said and f"need {found.seeds_for} seeds" in said
+    assert f"differ by {found.smallest:.1f} points" in said
+    assert f"significant with {found.seeds_for} seeds" in said
     assert "hold together" in said
     assert f"May be first: {score.listed(s.name for s in BOARD.leaders)}." in said
-    assert "Others have a higher mean" not in said
+    assert "higher mean" not in said
     first = BOARD.of("strategy")[0]
     shaken = [replace(s, rank=(2, 2)) if s is first else s for s in BOARD.standings]
     shaken = [replace(s, rank=(1, 2)) if s.name == "scrub" else s for s in shaken]
     told = advice.carried(replace(BOARD, standings=tuple(shaken)))
-    assert f"Others have a higher mean than one of them ({first.name})" in told
+    higher = f"{first.name}, with a higher mean than one of them, may not"
+    assert f"{higher}: another strategy is significantly better." in told
+    shaken = [
+        replace(s, rank=(1, 2), flags=("not better than control",)) if s.name == first.name else s
+        for s in shaken
+    ]
+    told = advice.carried(replace(BOARD, standings=tuple(shaken)))
+    assert f"{higher}: not significantly better than the best cheap control." in told
     one = board_of(rows("scrub", between(0.1)))
     assert "too few seeds or strategies" in advice.carried(one)
+    assert advice.certainty({"x": one}).startswith("There are too few training seeds or strategies")
 
 
 def test_the_front_page_uses_every_number_made_for_it(tmp_path):

@@ -8,7 +8,17 @@ from dataclasses import replace
 
 import pytest
 from scipy import stats
-from test_score import RETRAINED, SEEDS, absent, between, board_of, document, reference, rows
+from test_score import (
+    DESTROYED,
+    RETRAINED,
+    SEEDS,
+    absent,
+    between,
+    board_of,
+    document,
+    reference,
+    rows,
+)
 
 from erasus_nb import overall, score
 
@@ -105,7 +115,6 @@ def test_a_clear_order_is_found_and_told():
 
 
 def test_a_strategy_on_fewer_workloads_is_compared_on_those():
-    easy = board_of(rows("both", between(0.2)), rows("other", between(0.4)))
     hard = board_of(
         rows("both", between(0.6)),
         rows("other", between(0.65)),
@@ -120,7 +129,7 @@ def test_a_strategy_on_fewer_workloads_is_compared_on_those():
     assert found["only"].rm.mean > found["both"].rm.mean
     assert found["only"].rank[0] > found["both"].rank[0]
     assert found["both"].place == 1
-    assert "only" not in lines_of(easy=easy)
+    assert "only" not in lines_of(hard=hard)
 
 
 def test_leaving_out_the_one_workload_that_made_it_first_is_seen():
@@ -159,6 +168,17 @@ def test_only_who_beats_the_control_on_its_own_workloads_may_be_first():
     assert not found["only"].above_control and found["both"].above_control
 
 
+def test_a_control_that_lacks_a_seed_or_a_workload_still_has_to_be_beaten():
+    strong = rows("random_label", between(0.15), "control")
+    strategies = rows("good", between(0.3)), rows("best", between(0.05))
+    whole = board_of(*strategies, strong)
+    partial = board_of(*strategies, strong[1:])
+    nowhere = board_of(*strategies)
+    for y in (whole, partial, nowhere):
+        found = lines_of(x=whole, y=y)
+        assert found["best"].above_control and not found["good"].above_control
+
+
 def test_the_sentence_on_who_is_first():
     said = lambda **boards: overall.first_place(overall.overall(boards))
     good, fair = rows("good", between(0.1)), rows("fair", between(0.3))
@@ -180,6 +200,9 @@ def test_boards_of_one_seed_give_means_and_no_order_that_is_told():
     assert found["a"].place == 1 and found["a"].rank == found["b"].rank == (1, 2)
     assert found["a"].rm.n == 1 and found["a"].without_seed is None
     assert not found["a"].above_control
+    said = overall.first_place(overall.overall({"x": board}))
+    assert said == "One training seed tells nothing apart, so no strategy is called first"
+    assert overall.first_place([]) == "No strategy could be ranked"
 
 
 # ------------------------------------------------------------------ what seeds can carry
@@ -203,6 +226,15 @@ def test_so_many_seeds_as_it_says_make_five_points_significant_and_fewer_do_not(
     found = overall.resolution(board)
     p = lambda n: 2 * stats.t.sf(overall.TOLD / (found.spread / math.sqrt(n)), n - 1)
     assert p(found.seeds_for) <= score.ALPHA < p(found.seeds_for - 1)
+
+
+def test_pairs_that_never_differ_say_nothing_of_how_others_scatter():
+    gone = [rows(f"gone{n}", DESTROYED, noise=0) for n in range(5)]
+    board = board_of(rows("good", between(0.1)), *gone)
+    assert all(board[f"gone{n}"].rm_by_seed == board["gone0"].rm_by_seed for n in range(5))
+    found = overall.resolution(board)
+    assert found.pairs == 15 and found.smallest > 0.01
+    assert overall.resolution(board_of(*gone)) is None
 
 
 def test_one_strategy_or_one_seed_has_no_resolution():

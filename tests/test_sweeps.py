@@ -183,6 +183,11 @@ def test_a_failed_value_says_why_and_breaks_nothing():
     assert moving.told(sweep, failed) == "alpha = 0.5: no result: diverged: <b>."
     assert "none at 0.5" in moving.finding(sweep)
     assert "<b>" not in moving.Moved(sweep, "Gradient")._at(0)
+    nothing = sweep.found.model_copy(update={"points": (failed,)})
+    nothing = sweep.model_copy(update={"found": nothing})
+    assert moving.finding(nothing).endswith("no value of alpha has a result")
+    one = sweep.found.model_copy(update={"points": sweep.found.points[1:2]})
+    assert moving.finding(sweep.model_copy(update={"found": one})).endswith(" at alpha = 0.7")
 
 
 def test_the_slider_moves_the_picture():
