@@ -282,3 +282,21 @@ def test_the_front_page_uses_every_number_made_for_it(tmp_path):
     assert made["heat_map"].count("<td") > 100 and fabricate.STRATEGIES.keys() <= set(
         re.findall(r"<code>(\w+)</code>", made["heat_map"])
     )
+
+
+def test_where_no_workload_passes_its_gates_the_front_page_says_so():
+    from erasus_nb import sphinx_runs
+
+    made = sphinx_runs._overall_facts({"toy": replace(BOARD, gates_passed=False)}, ROOT)
+    assert made["answer"] == sphinx_runs.NOT_RANKED
+    assert sphinx_runs._overall_facts({}, ROOT) == {}
+
+
+def test_boards_of_other_requests_are_named_as_such():
+    from erasus_nb import sphinx_runs
+
+    facts = {"workload": "toy", "request_kind": "concept"}
+    other = replace(BOARD, workload="toy-concept", facts=facts)
+    said = sphinx_runs._other_requests({"toy": BOARD, "toy-concept": other})
+    assert said.startswith("`toy` has another request, `concept`, with 3 strategies: ")
+    assert sphinx_runs._other_requests({"toy": BOARD}) == ""
