@@ -177,6 +177,24 @@ def _declaring(pages: list[str], names: Sequence[str]) -> list[str]:
     return found
 
 
+def _able(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Parameters of pages -> the same, each page with the workloads that it can run on.
+
+    A page that can run on none of those asked for is left out, and it is said.
+    """
+    found = {}
+    for page, given in values.items():
+        asked = given.get("workloads")
+        if asked and not given.get("model"):
+            there = _supported(page)
+            given = {**given, "workloads": [w for w in asked if w in there]}
+        if asked and not given["workloads"]:
+            print(f"left out, as it can run on none of {', '.join(asked)}: {page}", file=sys.stderr)
+            continue
+        found[page] = given
+    return found
+
+
 def run(args: argparse.Namespace) -> int:
     """Run notebooks with papermill into _runs/, several at once; finished ones are skipped."""
     pages = selection.runnable(ROOT)
@@ -191,6 +209,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.categories:
         chosen = _declaring(chosen, [name for name, _ in args.parameters])
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
+    if not args.categories:
+        values = _able(values)
+        chosen = list(values)
     strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")
     if strays:
         print(f"left out, as _toc.yml does not list them: {', '.join(strays)}", file=sys.stderr)

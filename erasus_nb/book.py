@@ -212,12 +212,13 @@ class Page:
     def asking(self, request: str, most: int) -> Page:
         """This page once more for another kind of request, with nothing run yet.
 
-        It has the workloads that take such a request; none if the page is run for it already.
+        It has the workloads that take such a request and that a strategy which this page has run
+        can run on (any, where none has); none if the page is run for it already.
 
         Args:
             most: Training seeds, at most.
         """
-        other = copy(self)
+        other, ran = copy(self), self.functions.values()
         other.benches = {
             name: _bench(
                 name,
@@ -225,7 +226,9 @@ class Page:
                 None,
             )
             for name, bench in self.benches.items()
-            if request in bench.load.requests and request != self.given["request"]
+            if request in bench.load.requests
+            and request != self.given["request"]
+            and (not ran or any(self._can_run(function, bench) for function in ran))
         }
         other._prepare()
         return other

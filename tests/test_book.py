@@ -176,7 +176,7 @@ def test_a_sentence_that_the_readers_edit_changed_stops_nothing(page, shown, mon
         "Your edit or your settings (`ensemble`) changed this sentence of the page on "
         "`synthetic`: it is so."
     )
-    monkeypatch.setenv(book.BATCH, "1")
+    monkeypatch.setenv(book.progress.BATCH, "1")
     with pytest.raises(AssertionError, match="not true on synthetic: it is so"):
         page.claim("it is so", lambda board: False)
 
@@ -321,3 +321,5 @@ def test_a_page_can_ask_for_another_kind_of_request_beside_its_own(page, shown, 
 
 def test_who_has_no_such_request_is_not_asked_for_it(page):
     assert not page.asking("concept", most=1).benches
+    page.functions = {"elsewhere": elsewhere}
+    assert not page.asking("random", most=1).benches, "nothing could run on it"

@@ -242,6 +242,20 @@ def test_strays_are_left_out_with_a_line(project, capsys):
     assert [path.stem for path in (project / "_runs").glob("*")] == ["gradient"]
 
 
+def test_without_names_a_page_runs_on_those_workloads_that_it_can_run_on(project, capsys):
+    elsewhere = STRATEGY.replace('"digits", "synthetic"', '"text"')
+    cells = [code(PARAMETERS, "parameters"), code(SETUP, "setup"), code(elsewhere, "strategy")]
+    write(project, "gradient", notebook(*cells, code(WORK % ("gradient", "gradient"))))
+    assert cli.main(["run", "-p", "workloads", "digits,text", "--profile", "smoke"]) == 0
+    assert sorted(line[:2] for line in given(project)) == [
+        ["data", ["digits"]],
+        ["gradient", ["text"]],
+    ]
+    assert cli.main(["run", "-p", "workloads", "digits", "--profile", "smoke", "--force"]) == 0
+    assert "left out, as it can run on none of digits: gradient\n" in capsys.readouterr().err
+    assert [line[:2] for line in given(project)][2:] == [["data", ["digits"]]]
+
+
 def test_a_parameter_runs_the_pages_that_have_it(project, capsys):
     write(project, "gradient", tiny("print(1)"))
     assert cli.main(["run", "-p", "out", str(project / "rows"), "--profile", "smoke"]) == 0
