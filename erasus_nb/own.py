@@ -13,6 +13,7 @@ written unless a folder is named.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,18 +29,19 @@ from torch import Tensor, nn
 
 from . import ROOT, cells, charts, controls, keys, records, score, selection
 from .benchmark import Bench, tuned_settings
-from .parameters import ParameterError, check_notebook, one_of, strategies_in
+from .parameters import ParameterError, check_device, check_notebook, one_of, strategies_in
 from .profiles import PROFILES, Recipe
 from .strategy import Unlearned, settings_of, strategy
 from .tables import DASH, number, table
-from .training import clone, global_seed
+from .training import clone, global_seed, same_weights
 from .workloads.classifier.own import (
     CLASSIFIERS,
     Material,
     OwnClassifier,
     make,
-    not_resettable,
+    not_redrawn,
     reinitialised,
+    worded,
 )
 
 __all__ = ["Classifier", "Recipe", "Result", "boards", "check_page", "tuned", "unlearn"]
@@ -71,18 +73,17 @@ def _tensor(name: str, given: Any, wanted: str = "numbers") -> Tensor:
     Raises:
         ParameterError: they are no numbers, or of no one shape.
     """
-    if hasattr(given, "to_numpy"):
-        given = given.to_numpy(copy=True)  # its own memory may be read-only
-    if isinstance(given, (set, frozenset)):
-        given = sorted(given)
     try:
+        if hasattr(given, "to_numpy"):
+            given = np.array(given)  # a copy: a table's own memory may be read-only
+        if isinstance(given, (set, frozenset)):
+            given = list(given)
         return torch.as_tensor(given).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         if _has_text(given):
             raise ParameterError(f"{name} must be {wanted}; got strings") from None
         raise ParameterError(
-            f"{name} holds something that is no tensor and cannot become one; "
-            f"{type(error).__name__}: {error}"
+            f"{name} holds something that is no tensor and cannot become one; {worded(error)}"
         ) from None
 
 
@@ -108,14 +109,14 @@ def _tensors(name: str, given: Any) -> tuple[Tensor, Tensor]:
     elif hasattr(given, "__getitem__") and not hasattr(given, "dtype"):
         try:
             items = [given[place] for place in range(len(given))]
-            inputs = torch.stack([torch.as_tensor(item[0]) for item in items])
+            inputs = torch.stack([torch.as_tensor(item[0]).detach() for item in items])
             labels = torch.as_tensor([_class_of(name, item[1]) for item in items])
         except ParameterError:
             raise
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
             raise ParameterError(
                 f"{name}: every item of the dataset must be (tensor, label), all tensors of one "
-                f"shape; {type(error).__name__}: {error}"
+                f"shape; {worded(error)}"
             ) from None
     else:
         raise ParameterError(
@@ -182,18 +183,25 @@ def _copied(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy on the device.
 
     Raises:
-        ParameterError: it cannot be copied, or has nothing to train.
+        ParameterError: it cannot be copied, or has nothing to train, or not yet.
     """
+    _check_sizes(model, "the model")
     try:
         copied = copy.deepcopy(model).to(device)
     except Exception as error:  # noqa: BLE001 - whatever a user's module says
         raise ParameterError(
             "strategies work on copies of the model, and this one cannot be copied with "
-            f"copy.deepcopy: {type(error).__name__}: {error}"
+            f"copy.deepcopy: {worded(error)}"
         ) from None
     if not any(True for _ in copied.parameters()):
         raise ParameterError(f"{type(model).__name__} has no parameters, so nothing can change")
     return copied
+
+
+def _check_sizes(model: nn.Module, what: str) -> None:
+    """Refuse a module whose layers wait for a first input to have weights."""
+    if any(map(nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
+        raise ParameterError(f"{what} has lazy layers without weights; give their sizes")
 
 
 def _made(make_one: Callable[[], nn.Module], what: str) -> nn.Module:
@@ -206,40 +214,61 @@ def _made(make_one: Callable[[], nn.Module], what: str) -> nn.Module:
         found = make_one()
     except Exception as error:  # noqa: BLE001 - whatever a user's function says
         raise ParameterError(
-            f"{what} must make a new module when it is called without arguments; "
-            f"{type(error).__name__}: {error}"
+            f"{what} must make a new module when it is called without arguments; {worded(error)}"
         ) from None
     if not isinstance(found, nn.Module):
         raise ParameterError(f"{what} must make a torch module; got {type(found).__name__}")
     return found
 
 
+def _two(make_one: Callable[[], nn.Module], what: str) -> tuple[nn.Module, nn.Module]:
+    """Two modules that a function makes, one after the other."""
+    with global_seed("own"):
+        return _made(make_one, what), _made(make_one, what)
+
+
+def _share(one: nn.Module, other: nn.Module) -> bool:
+    """Whether to train one module would train something of the other."""
+    trained = {id(weight) for weight in one.parameters() if weight.requires_grad}
+    return one is other or any(id(weight) in trained for weight in other.parameters())
+
+
+def _alike(answers: Tensor, others: Tensor) -> bool:
+    """Whether two sets of logits, (n, classes), are the same but for rounding."""
+    same = answers.shape == others.shape
+    return same and torch.allclose(answers.double(), others.double(), atol=1e-4, equal_nan=True)
+
+
 @torch.no_grad()
-def _classes(model: nn.Module, inputs: Tensor) -> int:
-    """How many logits a model answers with.
+def _logits(model: nn.Module, inputs: Tensor, what: str = "the model") -> Tensor:
+    """What a model answers in eval mode, (n, classes); model and inputs stay as they are.
+
+    Args:
+        inputs: A few examples, (n, ...).
+        what: What to call it in a refusal.
 
     Raises:
         ParameterError: it does not take the inputs, or answers otherwise.
     """
     shape = tuple(inputs.shape[1:])
     try:
-        said = copy.deepcopy(model).eval()(inputs)
+        said = copy.deepcopy(model).eval()(inputs.clone())  # it may work in place on them
     except Exception as error:  # noqa: BLE001 - whatever a user's forward says
         raise ParameterError(
-            f"the model does not take inputs of shape ({', '.join(map(str, ('n', *shape)))}) and "
-            f"type {inputs.dtype}: {type(error).__name__}: {error}"
+            f"{what} does not take inputs of shape ({', '.join(map(str, ('n', *shape)))}) and "
+            f"type {inputs.dtype}: {worded(error)}"
         ) from None
     if not isinstance(said, Tensor) or said.dim() != 2 or len(said) != len(inputs):
         got = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
         raise ParameterError(
-            f"the model must answer with one logit per class, shape ({len(inputs)}, classes) for "
+            f"{what} must answer with one logit per class, shape ({len(inputs)}, classes) for "
             f"{len(inputs)} examples; got {got}"
         )
     if said.shape[1] < 2:
-        raise ParameterError("the model answers with one number; two classes need two logits")
+        raise ParameterError(f"{what} answers with one number; two classes need two logits")
     if (said >= 0).all() and torch.allclose(said.sum(1), torch.ones_like(said[:, 0]), atol=1e-4):
-        raise ParameterError("the model answers with probabilities; leave out its softmax")
-    return said.shape[1]
+        raise ParameterError(f"{what} answers with probabilities; leave out its softmax")
+    return said
 
 
 class Classifier:
@@ -257,10 +286,12 @@ class Classifier:
         test: Never trained on; says what the model can still do (C4).
         validation: Never trained on and like the forget set, for strategies that tune themselves.
         retrained: The same architecture trained without the forget set: a module, or several.
+            Each stands for one training seed, in this order.
         recipe: How models are trained here. With a trained module, it is for the retrained
             models; without it and `retrained`, nothing is compared with retraining.
         fresh: A function that makes a new module, where `model` is a trained one whose layers'
-            `reset_parameters` do not give the weights that its training started from.
+            `reset_parameters` do not give the weights that its training started from: layers
+            without one, say, or frozen ones.
         name: In results; letters, digits, "-" and "_".
         device: "cpu" or "cuda".
 
@@ -283,9 +314,7 @@ class Classifier:
         name: str = "own",
         device: str = "cpu",
     ):
-        one_of("device", device, ("cpu", "cuda"))
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+        check_device(device)
         if not re.fullmatch(r"[\w-]{1,60}", name):
             raise ParameterError(f"name is letters, digits, - and _, at most 60; got {name!r}")
         where = torch.device(device)
@@ -295,18 +324,33 @@ class Classifier:
                 "retrained models belong to an original that is given, too: give the trained "
                 "module itself as model"
             )
-        template, makes = self._architecture(model, fresh, recipe, where)
+        template, makes, made = self._architecture(model, fresh, recipe, where)
         inputs, labels = _tensors("train", train)
         ids = _ids(forget, len(labels))
-        classes = _classes(template, inputs[:2].to(where))
+        few = inputs[:2].to(where)
+        answers = _logits(template, few)
+        if not _alike(answers, _logits(template, few)):
+            raise ParameterError(
+                "the model answers differently twice in eval mode; leave chance out of it there "
+                "(F.dropout, for example, needs training=self.training)"
+            )
         parts = {"holdout": holdout, "test": test, "validation": validation}
         parts = {k: None if v is None else _tensors(k, v) for k, v in parts.items()}
         for what, pair in {"train": (inputs, labels), **parts}.items():
-            _check_part(what, pair, inputs, classes)
+            _check_part(what, pair, inputs, answers.shape[1])
         states = {"original": [_state(template)]} if given else {}
         if retrained is not None:
-            each = [retrained] if isinstance(retrained, nn.Module) else list(retrained)
+            each = _several(retrained)
             states["retrained"] = [_checked_state(one, template) for one in each]
+            made += [("retrained", one) for one in each]
+        for what, one in made:
+            loaded = copy.deepcopy(template)
+            loaded.load_state_dict(_state(one))
+            if not _alike(_logits(loaded, few), _logits(_copied(one, where), few, what)):
+                raise ParameterError(
+                    f"{what} answers otherwise than its weights do in a copy of model: it keeps "
+                    "something outside its state_dict, or has another architecture"
+                )
         self._material = Material(
             name=name,
             template=template,
@@ -318,7 +362,7 @@ class Classifier:
             states=states,
             recipe=_checked_recipe(recipe or DEFAULT),
             trains=not given or recipe is not None,
-            classes=classes,
+            classes=answers.shape[1],
             seeds=1,
             device=where,
         )
@@ -326,36 +370,55 @@ class Classifier:
         self._benches: dict[tuple, OwnBench] = {}
 
     @staticmethod
-    def _architecture(model, fresh, recipe, where) -> tuple[nn.Module, Callable | str]:
-        """A module of the architecture, and what makes a new one (or why nothing does)."""
+    def _architecture(model, fresh, recipe, where) -> tuple[nn.Module, Callable | str, list]:
+        """A module of the architecture, and how new ones are made.
+
+        Returns:
+            The module, on the device; a function that makes a new one (or why nothing does); and
+            modules that a user's function made, each with what to call it: their answers have
+            to follow from their weights.
+
+        Raises:
+            ParameterError: model or fresh gives no new modules of one architecture.
+        """
         if not isinstance(model, nn.Module):
             if not callable(model):
                 raise ParameterError(
                     "model must be a torch module, or a class or function that makes one; got "
                     f"{type(model).__name__}"
                 )
-            with global_seed("own"):
-                first, second = _made(model, "model"), _made(model, "model")
-            if first is second:
+            if fresh is not None:
+                raise ParameterError(
+                    "fresh belongs to a trained module, and model makes new ones itself; leave "
+                    "fresh out"
+                )
+            first, second = _two(model, "model")
+            if _share(first, second):
                 raise ParameterError("model gives the same module twice; give the module itself")
-            return _copied(first, where), model
+            template, what = _copied(first, where), "what model makes"
+            _checked_state(second, template, what)
+            return template, model, [(what, second)]
         template = _copied(model, where)
         if fresh is not None:
-            _checked_state(_made(fresh, "fresh"), template, "what fresh makes")
-            return template, fresh
-        lacking = not_resettable(template)
-        if lacking is None:
-            return template, lambda: reinitialised(template)
-        why = (
-            f"no new model can be made: {lacking} has weights and no reset_parameters (give "
-            "fresh, a function that makes a new module)"
-        )
-        if recipe is not None:
-            raise ParameterError(why)
-        return template, why
+            first, second = _two(fresh, "fresh")
+            if _share(first, second) or _share(first, model):
+                raise ParameterError("fresh gives the same module twice; it must make a new one")
+            if same_weights(_checked_state(first, template, "what fresh makes"), _state(template)):
+                raise ParameterError("fresh gives a copy of the model; it must draw new weights")
+            return template, fresh, [("what fresh makes", first)]
+        if lacking := not_redrawn(template):
+            why = (
+                f"no new model can be made: {lacking} (give fresh, a function that makes a new "
+                "module)"
+            )
+            if recipe is not None:
+                raise ParameterError(why)
+            return template, why, []
+        return template, lambda: reinitialised(template), []
 
     def bench(self, seeds: int, out: str | Path | None = None) -> OwnBench:
         """The bench of so many training seeds; asked twice, it has not forgotten its models."""
+        out = out or None  # "" is no folder, though to the book's bench it is its own results
         key = seeds, None if out is None else str(out)
         if key not in self._benches:
             workload = make(replace(self._material, seeds=seeds))
@@ -396,6 +459,28 @@ def _check_part(what: str, pair: tuple[Tensor, Tensor] | None, like: Tensor, cla
         )
 
 
+def _several(retrained: Any) -> list[nn.Module]:
+    """The retrained models that were given, one or several.
+
+    Raises:
+        ParameterError: they are no modules, none, or twice the same one.
+    """
+    if isinstance(retrained, nn.Module):
+        return [retrained]
+    if not isinstance(retrained, Iterable):
+        raise ParameterError(
+            f"retrained must be a torch module or several; got {type(retrained).__name__}"
+        )
+    several = list(retrained)
+    if not several:
+        raise ParameterError("retrained is empty; leave it out where there is none")
+    if len({id(one) for one in several}) < len(several):
+        raise ParameterError(
+            "retrained holds the same module twice; each stands for a training seed of its own"
+        )
+    return several
+
+
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -408,6 +493,7 @@ def _checked_state(model: Any, template: nn.Module, what: str = "retrained") -> 
     """
     if not isinstance(model, nn.Module):
         raise ParameterError(f"{what} must be a torch module; got {type(model).__name__}")
+    _check_sizes(model, what)
     shapes = lambda state: {name: tuple(value.shape) for name, value in state.items()}
     mine, its = shapes(template.state_dict()), shapes(model.state_dict())
     if mine != its:
@@ -421,6 +507,11 @@ def _checked_state(model: Any, template: nn.Module, what: str = "retrained") -> 
 
 
 def _checked_recipe(recipe: Any) -> Recipe:
+    """The recipe, if models can be trained by it.
+
+    Raises:
+        ParameterError: it is no recipe, or one of its numbers means nothing.
+    """
     if not isinstance(recipe, Recipe):
         raise ParameterError(
             f"recipe must be own.Recipe(epochs, lr, batch_size=32, ...); got {recipe!r}"
@@ -428,13 +519,28 @@ def _checked_recipe(recipe: Any) -> Recipe:
     one_of("optimizer", recipe.optimizer, OPTIMIZERS)
     for name, value in vars(recipe).items():
         kinds = {"epochs": int, "batch_size": int}.get(name, (int, float))
-        if name not in ("optimizer", "clip") and not isinstance(value, kinds):
+        if name == "optimizer" or (name == "clip" and value is None):
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds):
             what = "a whole number" if kinds is int else "a number"
             raise ParameterError(f"{name} of a recipe must be {what}; got {value!r}")
     if recipe.epochs < 1 or recipe.batch_size < 1 or not recipe.lr > 0:
         raise ParameterError(
             "recipe needs at least one epoch, one example a batch and a step size above 0; got "
             f"{recipe.epochs}, {recipe.batch_size} and {recipe.lr}"
+        )
+    if not 0 <= recipe.warmup < 1:
+        raise ParameterError(
+            f"warmup of a recipe is a share of all steps, from 0 to below 1; got {recipe.warmup!r}"
+        )
+    for name in ("final", "weight_decay"):
+        if not getattr(recipe, name) >= 0:
+            raise ParameterError(
+                f"{name} of a recipe must be at least 0; got {getattr(recipe, name)!r}"
+            )
+    if recipe.clip is not None and not recipe.clip > 0:
+        raise ParameterError(
+            f"clip of a recipe must be None or a number above 0; got {recipe.clip!r}"
         )
     return recipe
 
@@ -558,10 +664,17 @@ def _functions(wanted: Any, workload: OwnClassifier) -> list[Callable]:
     """The strategies asked for; of none, all that have a meaning for a model like this.
 
     Raises:
-        ParameterError: an unknown name, or a function without a mark.
+        ParameterError: an unknown name, a function without a mark, or a name of two rows.
     """
     known = _known()
-    wanted = [wanted] if isinstance(wanted, str) or callable(wanted) else list(wanted)
+    if isinstance(wanted, str) or callable(wanted):
+        wanted = [wanted]
+    if not isinstance(wanted, Iterable):
+        raise ParameterError(
+            "strategies must be names or functions marked with @strategy; got "
+            f"{type(wanted).__name__}"
+        )
+    wanted = list(wanted)
     found = []
     for each in wanted or known:
         if isinstance(each, str):
@@ -573,7 +686,15 @@ def _functions(wanted: Any, workload: OwnClassifier) -> list[Callable]:
             )
         if wanted or each.facts.form_on("own", workload.provides) is not None:
             found.append(each)
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    names = [each.__name__ for each in found]
+    beside = {"original", "retrained", *(c.__name__ for c in controls.on(workload.provides))}
+    for name in names:
+        if names.count(name) > 1:
+            raise ParameterError(f"two strategies are named {name!r}; rename one")
+        if name in beside:
+            raise ParameterError(f"a strategy is named {name!r}, as other rows are; rename it")
+    return found
 
 
 class Chosen(dict):
@@ -640,32 +761,46 @@ def unlearn(
     """Run strategies on a classifier of one's own, beside the controls.
 
     Args:
+        mine: The classifier. Models that were trained for it are kept, for the next call.
         strategies: Names of this book's strategies, or functions of one's own marked with
             @strategy; none stands for every one that has a meaning for such a model.
-        seeds: Training seeds; by default one, or as many as there are retrained models.
+        seeds: How many training seeds, from 0; by default one. Where retrained models were given,
+            at most as many as these, and by default all: each stands for one seed.
         settings: Strategy -> its settings that differ from the defaults; or `own.tuned()`, those
             that tuning chose on a workload of this book.
         out: Folder for the rows: `<out>/own/<name>/<category>.json`. None writes nothing.
 
+    Returns:
+        The rows of original, retrained models, controls and strategies, with what they say:
+        print it. A strategy that fails or means nothing here has a row with the reason.
+
     Raises:
-        ParameterError: one sentence that says what is wrong and what is allowed.
+        ParameterError: one sentence that says what is wrong and what is allowed; also where the
+            models cannot be trained or measured.
+        RecordError: a file in `out` cannot be used; it is named.
     """
     if not isinstance(mine, Classifier):
         raise ParameterError(f"the first argument is an own.Classifier; got {type(mine).__name__}")
-    count = len(mine.material.states.get("retrained", ())) or 1 if seeds is None else seeds
+    given = len(mine.material.states.get("retrained", ()))
+    count = (given or 1) if seeds is None else seeds
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ParameterError(f"seeds must be a whole number, at least 1; got {seeds!r}")
+    if 0 < given < count:
+        were = "1 retrained model was" if given == 1 else f"{given} retrained models were"
+        raise ParameterError(f"seeds is {count}, and {were} given: at most one seed for each")
     bench = mine.bench(count, out)
     functions = _functions(strategies, bench.own)
     settings = _checked_settings(settings, functions)
     try:
         reference = bench.references()
-    except (RuntimeError, ValueError) as error:  # of a user's model, in training
+    except (ParameterError, records.RecordError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a user's model says in training
         raise ParameterError(
-            f"the models cannot be trained or measured: {type(error).__name__}: {error}"
+            f"the models cannot be trained or measured: {worded(error)}"
         ) from error
     rows = [row for f in functions for row in bench.run(f, settings=settings.get(f.__name__))]
-    return Result(mine, bench, functions, reference, rows)
+    return Result(mine, bench, functions, reference, rows, settings)
 
 
 def boards(folder: str | Path) -> dict[str, score.Board]:
@@ -693,11 +828,9 @@ def check_page(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
     """
     given = check_notebook(name, namespace)
     one_of("profile", given["profile"], PROFILES)
-    one_of("device", given["device"], ("cpu", "cuda"))
+    check_device(given["device"])
     for each in given["strategies"]:
         one_of("strategy", each, _known())
-    if given["device"] == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
     if given["seeds"] < 1:
         raise ParameterError(f"seeds must be at least 1; got {given['seeds']}")
     return given
@@ -713,6 +846,22 @@ _SCORES = "RM", "F", "P", "U", "z C1", "z C2", "z C3"
 _KINDS = "original", "retrained", "strategy", "control"
 #: What must differ for a trace of the forget set to be seen, and by how much.
 _TRACES = {"C1": 0.2, "C2": 0.1, "C3": score.AUC_GAP}
+_UNSEEN = "holdout", "test", "validation"
+_WHERE = {
+    "training": "training data",
+    "retain": "retain set",
+    "holdout": "holdout",
+    "test": "test data",
+}
+#: Parts of the data that should not share an example with others, and what it means if they do.
+_COPIES = (
+    ("holdout", "training", "so they do not show whether membership still shows"),
+    ("test", "training", "so they do not show what the model can do with unseen examples"),
+    ("validation", "training", "so a strategy that tunes itself on them is misled"),
+    ("validation", "holdout", "so a strategy that tunes itself has seen what C3 is measured on"),
+    ("validation", "test", "so a strategy that tunes itself has seen what C4 is measured on"),
+    ("forget", "retain", "so retrained models were trained on them, too"),
+)
 #: Gates of a board -> what they ask for, in words.
 _ASKED = {
     "C1 gap": "original and retrained models to differ by at least 0.2 in accuracy on the forget "
@@ -752,7 +901,8 @@ class Line:
         measures: Accuracy on the forget set, the retain set and unseen examples, 0 to 1; and the
             AUC of the loss, forget set against holdout.
         interval: 95 % t interval of RM over the seeds; None for a single seed.
-        cost: Time, relative to retraining where that is known.
+        cost: Mean time of a run, in words: a multiple of retraining's, where that is known, or
+            else in seconds.
         flags: What to beware of; of score.FLAGS.
     """
 
@@ -786,6 +936,7 @@ class Result:
         functions: The strategies.
         reference: Rows of original, retrained models and controls.
         rows: The strategies' rows, one for each and every training seed.
+        settings: Strategy -> its settings that differ from the defaults.
     """
 
     mine: Classifier
@@ -793,6 +944,7 @@ class Result:
     functions: list[Callable]
     reference: records.Document
     rows: list[records.Row]
+    settings: Mapping[str, Mapping[str, Any]]
 
     @cached_property
     def board(self) -> score.Board | None:
@@ -879,28 +1031,39 @@ class Result:
             )
         return None
 
-    @property
+    @cached_property
     def first(self) -> list[str]:
         """What to know before any number is read, a sentence each."""
-        m, said = self.bench.own.material, []
-        why = {
-            "holdout": "so they do not show whether membership still shows",
-            "test": "so they do not show what the model can do with unseen examples",
-            "validation": "so a strategy that tunes itself on them is misled",
-        }
-        for what, therefore in why.items():
-            pair = getattr(m, what)
-            if pair is not None and (shared := _shared(pair[0], m.inputs)):
-                said.append(
-                    f"{shared} of {len(pair[1])} {what} examples are in the training data, too, "
-                    f"{therefore}."
-                )
+        m, said = self.bench.own.material, self._about_copies()
         if noise := self._noise:
             said.append(noise)
         if self.board is not None and m.test is not None and not self.scored:
             said.append(self._unscored())
         elif self._failed and not noise:
             said.append(f"The scores below are no ranking. {self._about_gates()[0]}")
+        return said
+
+    def _about_copies(self) -> list[str]:
+        """Examples that stand in two parts of the data, number for number."""
+        m, said = self.bench.own.material, []
+        stays = torch.ones(len(m.labels), dtype=torch.bool)
+        stays[m.forget] = False
+        parts = {
+            "forget": m.inputs[m.forget],
+            "retain": m.inputs[stays],
+            **{k: pair[0] for k in _UNSEEN if (pair := getattr(m, k)) is not None},
+        }
+        numbers = {k: _numbers(part) for k, part in parts.items()}
+        known = {k: set(each) for k, each in numbers.items()}
+        known["training"] = known["forget"] | known["retain"]
+        for some, others, therefore in _COPIES:
+            if some not in numbers or others not in known:
+                continue
+            if shared := sum(each in known[others] for each in numbers[some]):
+                said.append(
+                    f"{shared} of {len(numbers[some])} {some} examples are in the "
+                    f"{_WHERE[others]}, too, {therefore}."
+                )
         return said
 
     def __getitem__(self, name: str) -> Line:
@@ -915,20 +1078,29 @@ class Result:
         return {f.__name__: self[f.__name__].flags for f in self.functions}
 
     def model(self, name: str, seed: int = 0) -> nn.Module:
-        """The model that a strategy made, in eval mode.
+        """The model that a strategy made, in eval mode; it is the caller's to change.
+
+        The bench keeps the models of the first seeds. Another is made again, in the same way.
 
         Raises:
-            KeyError: no such strategy was run.
+            KeyError: no such strategy was run at this seed, or it made no model.
         """
-        self[name]
-        function = next(f for f in self.functions if f.__name__ == name)
-        row = next(row for row in self.rows if (row.strategy, row.seed) == (name, seed))
+        functions = {f.__name__: f for f in self.functions}
+        if name not in functions:
+            raise KeyError(f"no strategy {name!r} here; there are {', '.join(functions)}")
+        rows = {row.seed: row for row in self.rows if row.strategy == name}
+        if seed not in rows:
+            raise KeyError(f"no seed {seed!r} here; there are {', '.join(map(str, rows))}")
+        row = rows[seed]
         kept = self.bench._models.get(row.key)
+        if kept is None and row.status in ("error", "not_applicable"):
+            raise KeyError(f"{name} made no model at seed {seed}: {row.reason}")
         if kept is None:
-            kept = self.bench.product_of(
-                function, self.bench.unlearn(function, seed, row.settings)[0]
-            )
-        return kept.eval()
+            # Not the row's settings: as JSON has them, a tuple is a list.
+            full = {**settings_of(functions[name]), **self.settings.get(name, {})}
+            made = self.bench.unlearn(functions[name], seed, full)[0]
+            kept = self.bench.product_of(functions[name], made)
+        return clone(kept).eval()
 
     # ---- the picture
 
@@ -1083,6 +1255,11 @@ class Result:
             return (
                 "Original and retrained models are alike on the forget set, so there is nothing to "
                 "score, and no Retrain-Match."
+            )
+        if not len(self.bench.asked.utility):
+            return (
+                "All test data are of a forgotten class, so what the model can still do is not "
+                "known: no Retrain-Match."
             )
         return (
             "The retrained models are right on no more of the test data than the most frequent "
@@ -1290,7 +1467,7 @@ def _line_of(standing: score.Standing) -> Line:
         standing.name,
         standing.kind,
         _label(standing.label, standing.kind),
-        standing.status if standing.rm or not measures else "ok",
+        standing.status,
         standing.reason,
         scores,
         measures,
@@ -1380,11 +1557,7 @@ def _auc_error(n: int, m: int) -> float:
     return math.sqrt((n + m + 1) / (12 * n * m))
 
 
-def _shared(some: Tensor, others: Tensor) -> int:
-    """How many examples are among some others, number for number."""
-    plain = lambda part: [
-        row.tobytes()
-        for row in part.cpu().reshape(len(part), -1).contiguous().view(torch.uint8).numpy()
-    ]
-    known = set(plain(others))
-    return sum(row in known for row in plain(some))
+def _numbers(part: Tensor) -> list[bytes]:
+    """A hash of each example's numbers, to tell which are the same."""
+    flat = part.cpu().reshape(len(part), -1).contiguous().view(torch.uint8).numpy()
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in flat]
