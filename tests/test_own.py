@@ -16,7 +16,7 @@ from torch import nn
 
 import erasus_nb.__main__ as cli
 import erasus_nb.own as own
-from erasus_nb import ROOT, cells, charts, keys, records, score, selection
+from erasus_nb import ROOT, cells, charts, keys, own_bench, own_result, records, score, selection
 from erasus_nb.parameters import ParameterError
 from erasus_nb.strategy import Unlearned, strategy
 from erasus_nb.training import clone, generator, same_weights
@@ -557,7 +557,7 @@ def test_flags_without_retraining_follow_their_words(original):
         kind, weights_changed = "strategy", True
 
     before = {"forget": 1.0, "retain": 1.0, "unseen": 0.9, "AUC": 0.8}
-    flags = lambda **new: own._flags_alone([Row], {**before, **new}, before, workload)
+    flags = lambda **new: own_result._flags_alone([Row], {**before, **new}, before, workload)
     assert flags() == ()
     assert flags(unseen=0.4) == ("collapsed",)
     assert flags(retain=0.85) == ("forgets what stays",)
@@ -632,7 +632,7 @@ def test_examples_that_leave_no_trace_and_a_test_set_that_was_trained_on_are_sai
     assert not found.ranked and "no ranking; controls come after them" in text
     assert "Retrain-Match says how near" not in text and "is right on" in text
     kinds = [line.kind for line in found.lines]
-    assert kinds == sorted(kinds, key=own._KINDS.index)
+    assert kinds == sorted(kinds, key=own_result._KINDS.index)
     names = [line.name for line in found.lines if line.kind == "strategy"]
     assert names == ["negative_gradient", "ssd"]
     columns = [line for line in text.splitlines() if line.startswith("row ")]
@@ -664,8 +664,8 @@ def test_the_key_explains_every_column_flag_and_empty_position(result):
 
 def test_gates_are_said_in_words(result):
     for gate in result.board.gates:
-        measure = next(name for name in own._ASKED if gate.name.startswith(f"{name} "))
-        bounds = re.findall(r"\d+(?:\.\d+)?", own._ASKED[measure])
+        measure = next(name for name in own_result._ASKED if gate.name.startswith(f"{name} "))
+        bounds = re.findall(r"\d+(?:\.\d+)?", own_result._ASKED[measure])
         assert bounds == [gate.wanted.split()[1]], gate.name
 
 
@@ -1000,7 +1000,7 @@ def test_a_residual_network_with_batch_normalisation_goes_through(tmp_path):
     partial = next(r for r in found.reference.rows if r.strategy == "partial_retrain")
     assert partial.status == "ok"
     bench = found.bench
-    made = bench.unlearn(own.partial_retrain, 0, {"share": 0.25})[0].model
+    made = bench.unlearn(own_bench.partial_retrain, 0, {"share": 0.25})[0].model
     assert not made.training and made.bn1.num_batches_tracked > 0
     assert made.bn1.running_mean.abs().max() > 0.01
 
