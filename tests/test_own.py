@@ -291,7 +291,7 @@ def test_layer_freezing_freezes_all_but_the_last_block_beside_a_weight_of_the_ro
     net = Scaled()
     net.inner.load_state_dict(original.state_dict())
     assert blocks_of(net, X[:2]) == [["inner.0"], ["inner.2"], ["inner.4"]]
-    found = own.unlearn(own.Classifier(net, **WHOLE), "layer_freezing")
+    found = own.unlearn(own.Classifier(net, **WHOLE, fresh=Scaled), "layer_freezing")
     changed = {
         name
         for name, weight in found.model("layer_freezing").named_parameters()
