@@ -39,7 +39,7 @@ from . import (
     workloads,
 )
 from .benchmark import ATTACKED, Bench, plain
-from .parameters import ParameterError, check_notebook, one_of, strategies_in
+from .parameters import ParameterError, check_device, check_notebook, one_of, strategies_in
 from .strategy import NEEDS, settings_of
 from .tables import DASH, interval, number, table
 
@@ -76,9 +76,7 @@ def start(name: str, namespace: dict[str, Any]) -> Page:
     for strategy in given["strategies"]:
         one_of("strategy", strategy, known)
     one_of("profile", given["profile"], profiles.PROFILES)
-    one_of("device", given["device"], ("cpu", "cuda"))
-    if given["device"] == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+    check_device(given["device"])
     if given["seeds"] is not None and given["seeds"] < 1:
         raise ParameterError(f"seeds must be at least 1; got {given['seeds']}")
     return Page(name, given, known)

@@ -172,6 +172,19 @@ def check_notebook(name: str, namespace: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that there is not, here or at all.
+
+    Raises:
+        ParameterError: it is neither "cpu" nor "cuda", or this machine has no usable GPU.
+    """
+    import torch  # here: commands that only build the site do without
+
+    one_of("device", device, ("cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device is cuda, but this machine has no usable GPU; use cpu")
+
+
 def one_of(name: str, value: str, allowed) -> str:
     """The value, if it is allowed. Raises ParameterError with what is."""
     if value not in allowed:

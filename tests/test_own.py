@@ -16,11 +16,11 @@ from torch import nn
 
 import erasus_nb.__main__ as cli
 import erasus_nb.own as own
-from erasus_nb import ROOT, cells, charts, keys, records, score, selection
+from erasus_nb import ROOT, cells, charts, keys, own_bench, own_result, records, score, selection
 from erasus_nb.parameters import ParameterError
 from erasus_nb.strategy import Unlearned, strategy
 from erasus_nb.training import clone, generator, same_weights
-from erasus_nb.workloads.classifier.own import blocks_of, not_resettable, unit_groups_of
+from erasus_nb.workloads.classifier.own import blocks_of, not_redrawn, unit_groups_of
 
 CLASSES, WIDE = 3, 6
 
@@ -122,11 +122,21 @@ def test_the_row_is_what_its_model_does(trained, result, original):
         right = (model(TEST[0]).argmax(1) == TEST[1]).double().mean()
         assert result[name].measures["unseen"] == pytest.approx(float(right))
         assert not same_weights(model.state_dict(), state)
-    with pytest.raises(KeyError, match="no 'lora' here; there are"):
-        result.model("lora")
+    for name in ("lora", "retrained", "fine_tune"):
+        with pytest.raises(KeyError, match=f"no strategy '{name}' here; there are scrub, ssd"):
+            result.model(name)
+    with pytest.raises(KeyError, match="no seed 7 here; there are 0"):
+        result.model("scrub", 7)
 
 
-def test_every_strategy_that_applies_runs_where_none_is_named(original):
+def test_a_model_of_a_result_is_the_readers_to_change(result):
+    first = result.model("scrub").train()
+    nn.init.zeros_(first[0].weight)
+    second = result.model("scrub")
+    assert not second.training and second[0].weight.any()
+
+
+def test_where_no_strategy_is_named_all_with_a_meaning_are_chosen(original):
     found = own._functions((), own.Classifier(original, **WHOLE).bench(1).own)
     names = {f.__name__ for f in found}
     assert {"scrub", "lora", "neuron_pruning", "ssd", "ensemble", "concept_erasure"} <= names
@@ -208,18 +218,22 @@ def test_several_retrained_models_are_as_many_seeds(trained, original):
     assert found.board["retrained"].rm.n == 3 and found.board["retrained"].time_ratio is None
 
 
+class Scaled(nn.Module):
+    """A network beside a weight that the root module owns."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale = network(), nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.inner(x) * self.scale
+
+
 def test_a_module_that_cannot_begin_anew_is_run_without_new_models_or_with_fresh(original):
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner, self.scale = network(), nn.Parameter(torch.ones(1))
-
-        def forward(self, x):
-            return self.inner(x) * self.scale
-
     net = Scaled()
     net.inner.load_state_dict(original.state_dict())
-    assert not_resettable(net) == "Scaled" and not_resettable(original) is None
+    assert not_redrawn(net) == "Scaled has weights and no reset_parameters"
+    assert not_redrawn(original) is None
     with pytest.raises(ParameterError, match="Scaled has weights and no reset_parameters"):
         own.Classifier(net, **WHOLE, recipe=RECIPE)
     found = own.unlearn(own.Classifier(net, **WHOLE), ["ssd", "knowledge_distillation"])
@@ -228,6 +242,156 @@ def test_a_module_that_cannot_begin_anew_is_run_without_new_models_or_with_fresh
     assert found["random_init"].status == "not_applicable"
     found = own.unlearn(own.Classifier(net, **WHOLE, recipe=RECIPE, fresh=Scaled), "ssd")
     assert found["ssd"].scores["RM"] is not None and found["random_init"].status == "ok"
+
+
+class Forgetful(nn.Linear):
+    def reset_parameters(self):
+        nn.init.uniform_(self.bias)
+
+
+class Asking(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.reset_parameters = lambda spread: nn.init.normal_(self.weight, 0, spread)
+
+
+def test_weights_that_would_stay_trained_in_a_new_model_are_found():
+    normed = nn.utils.spectral_norm(nn.Linear(WIDE, CLASSES))
+    assert not_redrawn(nn.Sequential(normed)) == "reset_parameters leaves 0.weight_orig as it is"
+    forgetful = Forgetful(WIDE, CLASSES)
+    nn.init.normal_(forgetful.weight)
+    assert not_redrawn(forgetful) == "reset_parameters leaves weight as it is"
+    with pytest.raises(ParameterError, match="no new model can be made: reset_parameters leaves"):
+        own.Classifier(forgetful, **WHOLE, recipe=RECIPE)
+    assert not_redrawn(Asking(WIDE, CLASSES)).startswith("reset_parameters fails (TypeError: ")
+    # What starts at ones and zeros and was not trained is drawn as it is.
+    assert not_redrawn(nn.Sequential(nn.BatchNorm1d(WIDE), nn.Linear(WIDE, CLASSES))) is None
+
+
+def test_a_frozen_layer_is_no_new_layer(original):
+    net = clone(original)
+    net[0].requires_grad_(False)
+    with pytest.raises(ParameterError, match="made: 0.weight is frozen .*give fresh, a function"):
+        own.Classifier(net, **WHOLE, recipe=RECIPE)
+    assert "0.weight is frozen" in own.Classifier(net, **WHOLE).material.fresh
+
+    def fresh():
+        made = network()
+        made[0].load_state_dict(net[0].state_dict())
+        made[0].requires_grad_(False)
+        return made
+
+    mine = own.Classifier(net, **WHOLE, recipe=own.Recipe(2, 5e-3), fresh=fresh)
+    retrained = mine.bench(1).retrained()[0]
+    assert torch.equal(retrained["0.weight"], original[0].weight)
+    assert not torch.equal(retrained["2.weight"], original[2].weight)
+
+
+def test_layer_freezing_freezes_all_but_the_last_block_beside_a_weight_of_the_root(original):
+    net = Scaled()
+    net.inner.load_state_dict(original.state_dict())
+    assert blocks_of(net, X[:2]) == [["inner.0"], ["inner.2"], ["inner.4"]]
+    found = own.unlearn(own.Classifier(net, **WHOLE, fresh=Scaled), "layer_freezing")
+    changed = {
+        name
+        for name, weight in found.model("layer_freezing").named_parameters()
+        if not torch.equal(weight, net.get_parameter(name))
+    }
+    assert changed == {"inner.4.weight", "inner.4.bias"}
+    last = net.inner[4].weight.numel() + net.inner[4].bias.numel()
+    whole = sum(weight.numel() for weight in net.parameters())
+    assert found.rows[0].info["trained"] == pytest.approx(last / whole)
+
+
+def test_attention_whose_output_layer_is_never_called_is_a_layer():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.MultiheadAttention(WIDE, 1, batch_first=True)
+            self.out = nn.Linear(WIDE, CLASSES)
+
+        def forward(self, x):
+            return self.out(self.mix(x[:, None], x[:, None], x[:, None])[0][:, 0])
+
+    assert sum(blocks_of(Attending().train(), X[:2]), []) == ["mix", "out"]
+
+
+def test_a_model_that_works_in_place_on_what_it_is_given_leaves_the_data_alone():
+    mine = own.Classifier(nn.Sequential(nn.ReLU(inplace=True), network()), TRAIN, range(40))
+    assert torch.equal(mine.material.inputs, X)
+    assert torch.equal(mine.bench(1).own.inputs, X)
+
+
+class Turned(nn.Module):
+    """A network whose answers depend on numbers that are not among its weights."""
+
+    def __init__(self, buffer=False):
+        super().__init__()
+        self.inner, turn = network(), torch.randn(CLASSES)
+        if buffer:
+            self.register_buffer("turn", turn, persistent=False)
+        else:
+            self.turn = turn
+
+    def forward(self, x):
+        return self.inner(x) + self.turn
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+def test_what_a_model_keeps_outside_its_weights_is_noticed(buffer):
+    make = lambda: Turned(buffer)
+    for given, who in (
+        (dict(model=make), "what model makes"),
+        (dict(model=make(), fresh=make), "what fresh makes"),
+        (dict(model=make(), retrained=make()), "retrained"),
+    ):
+        with pytest.raises(
+            ParameterError, match=f"{who} answers otherwise.*outside its state_dict"
+        ):
+            own.Classifier(**given, **WHOLE)
+
+
+class Halved(nn.Module):
+    """Tokens to logits, in half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(8, 16), nn.Linear(16, CLASSES)
+        self.bfloat16()
+
+    def forward(self, x):
+        return self.out(self.embed(x).mean(1))
+
+
+def test_a_model_in_half_precision_is_measured():
+    tokens = torch.randint(8, (60, 4), generator=generator("own tokens"))
+    pair = tokens, tokens[:, 0] % CLASSES
+    torch.manual_seed(0)
+    mine = own.Classifier(
+        Halved(), pair, range(20), holdout=pair, test=pair, retrained=Halved(), recipe=RECIPE
+    )
+    found = own.unlearn(mine, "ssd")
+    for name in ("original", "retrained", "ssd", "fine_tune"):
+        assert found[name].status == "ok", found[name].reason
+        assert set(found[name].measures) == {"forget", "retain", "unseen", "AUC"}
+
+
+@strategy(category="Yours", cite="", reads=())
+def wants_a_pair(model, forget, retain, task, *, pair=(1, 2), seed=0):
+    if not isinstance(pair, tuple):
+        raise TypeError("pair must be a tuple")
+    made = clone(model)
+    nn.init.constant_(made[-1].bias, float(sum(pair)))
+    return Unlearned(made)
+
+
+def test_a_model_of_a_late_seed_is_made_again_with_the_settings_as_they_were(original):
+    mine = own.Classifier(original, **WHOLE)
+    asked = {"wants_a_pair": {"pair": (3, 4)}}
+    found = own.unlearn(mine, [wants_a_pair, "sisa"], seeds=4, settings=asked)
+    assert (found.model("wants_a_pair", 3)[-1].bias == 7).all()
+    with pytest.raises(KeyError, match="sisa made no model at seed 3: the original was trained"):
+        found.model("sisa", 3)
 
 
 # ------------------------------------------------------------------ what is missing
@@ -261,6 +425,23 @@ def test_without_test_data_there_is_no_score():
     )
     assert found["scrub"].scores["RM"] is None and found["scrub"].scores["F"] is not None
     assert "No test data: what the model can still do is not known" in found.sentence
+
+
+def test_a_strategy_that_fails_at_one_seed_is_partial_with_and_without_a_score(original):
+    tried = []
+
+    @strategy(category="Yours", cite="", reads=())
+    def fails_later(model, forget, retain, task, *, seed=0):
+        tried.append(seed)
+        if len(set(tried)) > 1:
+            raise RuntimeError("out of ideas")
+        return Unlearned(clone(model))
+
+    mine = own.Classifier(original, TRAIN, range(40), retrained=[network(), network()])
+    found = own.unlearn(mine, fails_later)
+    line = found["fails_later"]
+    assert line.measures and line.scores["RM"] is None and line.status == "partial"
+    assert "fails_later: partial: seed 1: RuntimeError: out of ideas" in str(found)
 
 
 def test_what_one_seed_and_small_numbers_cannot_say_is_said(result):
@@ -328,6 +509,23 @@ def test_a_whole_class_is_a_concept_of_its_own():
     assert "tunes itself on validation examples" in found["contrastive_unlearning"].reason
 
 
+def test_test_data_of_the_forgotten_class_alone_are_no_utility():
+    test = tuple(part[TEST[1] == 2] for part in TEST)
+    mine = own.Classifier(network, GOOD, GOOD[1] == 2, test=test, recipe=RECIPE)
+    found = own.unlearn(mine, "ssd")
+    assert found.rows[0].metrics["C2"].value is not None
+    assert found.rows[0].metrics["C4"].reason == "all test data are of a forgotten class"
+    assert any(line.startswith("All test data are of a forgotten class") for line in found.first)
+    assert "no test data were given" not in str(found)
+
+
+def test_chance_is_the_most_frequent_class_of_what_there_is(original):
+    most = lambda labels: float(labels.bincount().max() / len(labels))
+    chance = lambda **given: own.Classifier(original, TRAIN, range(40), **given).bench(1).own.chance
+    assert chance(test=TEST) == pytest.approx(most(TEST[1]))
+    assert chance() == pytest.approx(most(Y[40:])) and most(Y[40:]) > 1 / CLASSES
+
+
 # ------------------------------------------------------------------ flags and strategies
 
 
@@ -359,7 +557,7 @@ def test_flags_without_retraining_follow_their_words(original):
         kind, weights_changed = "strategy", True
 
     before = {"forget": 1.0, "retain": 1.0, "unseen": 0.9, "AUC": 0.8}
-    flags = lambda **new: own._flags_alone([Row], {**before, **new}, before, workload)
+    flags = lambda **new: own_result._flags_alone([Row], {**before, **new}, before, workload)
     assert flags() == ()
     assert flags(unseen=0.4) == ("collapsed",)
     assert flags(retain=0.85) == ("forgets what stays",)
@@ -425,13 +623,16 @@ def test_examples_that_leave_no_trace_and_a_test_set_that_was_trained_on_are_sai
     first = " ".join(found.first)
     assert "60 of 60 test examples are in the training data, too" in first
     assert "60 of 60 validation examples are in the training data, too" in first
+    assert "60 of 60 validation examples are in the test data, too" in first
+    assert "validation examples are in the holdout" not in first
+    assert found.first is found.first  # counted once
     assert "These 40 examples leave hardly a trace that this test can see" in first
     text = str(found)
     assert text.index(found.first[0]) < text.index("hardly a trace") < text.index("row  ")
     assert not found.ranked and "no ranking; controls come after them" in text
     assert "Retrain-Match says how near" not in text and "is right on" in text
     kinds = [line.kind for line in found.lines]
-    assert kinds == sorted(kinds, key=own._KINDS.index)
+    assert kinds == sorted(kinds, key=own_result._KINDS.index)
     names = [line.name for line in found.lines if line.kind == "strategy"]
     assert names == ["negative_gradient", "ssd"]
     columns = [line for line in text.splitlines() if line.startswith("row ")]
@@ -439,6 +640,15 @@ def test_examples_that_leave_no_trace_and_a_test_set_that_was_trained_on_are_sai
     one = own.unlearn(own.Classifier(network, GOOD, [3], test=TEST, recipe=RECIPE), "ssd")
     assert "This one example leaves hardly a trace" in one.first[0]
     assert any("no Retrain-Match" in line for line in one.first) == (not one.scored)
+
+
+def test_forgotten_examples_that_stay_as_copies_and_a_holdout_that_tunes_are_said(original):
+    again = torch.cat([X, X[:5]]), torch.cat([Y, Y[:5]])
+    mine = own.Classifier(original, again, range(40), holdout=HOLDOUT, validation=HOLDOUT)
+    first = " ".join(own.unlearn(mine, does_nothing).first)
+    assert "5 of 40 forget examples are in the retain set, too, so retrained models were" in first
+    assert "40 of 40 validation examples are in the holdout, too" in first
+    assert not own.unlearn(own.Classifier(original, **WHOLE), does_nothing).first
 
 
 def test_the_key_explains_every_column_flag_and_empty_position(result):
@@ -454,8 +664,9 @@ def test_the_key_explains_every_column_flag_and_empty_position(result):
 
 def test_gates_are_said_in_words(result):
     for gate in result.board.gates:
-        measure = next(name for name in own._ASKED if gate.name.startswith(f"{name} "))
-        assert gate.wanted.split()[1] in own._ASKED[measure], gate.name
+        measure = next(name for name in own_result._ASKED if gate.name.startswith(f"{name} "))
+        bounds = re.findall(r"\d+(?:\.\d+)?", own_result._ASKED[measure])
+        assert bounds == [gate.wanted.split()[1]], gate.name
 
 
 # ------------------------------------------------------------------ refusals, a sentence each
@@ -479,7 +690,18 @@ class Alone(nn.Module):
         return self.answer(self.inner(x))
 
 
-NET = network()
+def fails(x):
+    raise ValueError("this is wrong\nand a page of what it was given")
+
+
+def frozen_network():
+    net = network()
+    net[0].requires_grad_(False)
+    return net
+
+
+NET, OTHER = network(), network()
+LAZY = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(CLASSES))
 REFUSED = {
     "no module": (dict(model="net"), "model must be a torch module, or a class or function"),
     "makes none": (dict(model=lambda: 3), "model must make a torch module; got int"),
@@ -489,6 +711,25 @@ REFUSED = {
     "other inputs": (dict(train=(X[:, :4], Y)), r"does not take inputs of shape \(n, 4\)"),
     "one logit": (dict(model=Alone(lambda x: x[:, :1])), "two classes need two logits"),
     "no matrix": (dict(model=Alone(lambda x: x.sum())), "one logit per class"),
+    "two lines": (dict(model=Alone(fails)), "ValueError: this is wrong$"),
+    "chance": (dict(model=Alone(nn.functional.dropout)), "answers differently twice in eval mode"),
+    "lazy layers": (
+        dict(model=LAZY),
+        "the model has lazy layers without weights; give their sizes",
+    ),
+    "lazy retrained": (dict(retrained=LAZY), "retrained has lazy layers without weights"),
+    "frozen": (dict(model=frozen_network(), recipe=RECIPE), "0.weight is frozen"),
+    "one fresh": (dict(fresh=lambda: OTHER), "fresh gives the same module twice; it must make"),
+    "fresh layers": (
+        dict(fresh=lambda: nn.Sequential(*OTHER)),
+        "fresh gives the same module twice",
+    ),
+    "fresh is it": (dict(fresh=lambda: NET), "fresh gives the same module twice"),
+    "fresh copies": (dict(fresh=lambda: clone(NET)), "fresh gives a copy of the model"),
+    "two makers": (
+        dict(model=network, fresh=network),
+        "model makes new ones itself; leave fresh out",
+    ),
     "softmax": (dict(model=Alone(lambda x: x.softmax(1))), "leave out its softmax"),
     "no labels": (dict(train=X), "train must be .inputs, labels. or a torch Dataset; got Tensor"),
     "no data": (dict(train=7), "train must be .inputs, labels. or a torch Dataset; got int"),
@@ -517,6 +758,7 @@ REFUSED = {
     "short mask": (dict(forget=Y[:9] == 1), r"as many entries as train has .*; got shape \(9,\)"),
     "mask of numbers": (dict(forget=(Y == 1).int()), "a mask must be of True and False"),
     "empty mask": (dict(forget=Y > 9), "a mask that names no example"),
+    "mixed ids": (dict(forget={1, "a"}), "forget must be ids, whole numbers .*; got strings"),
     "past the end": (dict(forget=[0, 160]), "forget holds id 160; ids are whole numbers from 0 to"),
     "below 0": (dict(forget=[-1, 3]), "forget holds id -1"),
     "twice": (dict(forget=[3, 5, 3]), "forget holds id 3 twice"),
@@ -526,6 +768,17 @@ REFUSED = {
     "empty test": (dict(test=(TEST[0][:0], TEST[1][:0])), "test is empty; leave it out"),
     "architecture": (dict(retrained=nn.Linear(WIDE, 3)), "retrained has another architecture"),
     "two origins": (dict(model=network, retrained=NET), "belong to an original that is given"),
+    "none retrained": (dict(retrained=[]), "retrained is empty; leave it out"),
+    "no retrained": (dict(retrained=7), "retrained must be a torch module or several; got int"),
+    "retrained twice": (dict(retrained=[OTHER, OTHER]), "retrained holds the same module twice"),
+    "retrained otherwise": (
+        dict(retrained=nn.Sequential(*(nn.Tanh() if isinstance(m, nn.ReLU) else m for m in OTHER))),
+        "retrained answers otherwise than its weights do in a copy of model",
+    ),
+    "double retrained": (
+        dict(retrained=network().double()),
+        r"retrained does not take inputs of shape \(n, 6\) and type torch.float32",
+    ),
     "recipe": (dict(recipe=dict(lr=1)), "recipe must be own.Recipe"),
     "optimiser": (dict(recipe=own.Recipe(3, 1e-3, optimizer="lion")), "no optimizer 'lion'"),
     "epochs": (dict(recipe=own.Recipe(0, 1e-3)), "at least one epoch"),
@@ -533,6 +786,19 @@ REFUSED = {
     "half epochs": (
         dict(recipe=own.Recipe(2.5, 1e-3)),
         "epochs of a recipe must be a whole number",
+    ),
+    "true epochs": (dict(recipe=own.Recipe(True, 1e-3)), "must be a whole number; got True"),
+    "steps of warmup": (dict(recipe=own.Recipe(3, 1e-3, warmup=5)), "from 0 to below 1; got 5"),
+    "warmup alone": (dict(recipe=own.Recipe(3, 1e-3, warmup=1)), "warmup of a recipe is a share"),
+    "final": (dict(recipe=own.Recipe(3, 1e-3, final=-1)), "final of a recipe must be at least 0"),
+    "decay": (dict(recipe=own.Recipe(3, 1e-3, weight_decay=-1)), "weight_decay of a recipe must"),
+    "clip in words": (
+        dict(recipe=own.Recipe(3, 1e-3, clip="1")),
+        "clip of a recipe must be a number",
+    ),
+    "clip": (
+        dict(recipe=own.Recipe(3, 1e-3, clip=-1)),
+        "clip of a recipe must be None or a number",
     ),
     "step in words": (dict(recipe=own.Recipe(2, "small")), "lr of a recipe must be a number"),
     "name": (dict(name="../mine"), "name is letters, digits"),
@@ -548,9 +814,23 @@ def test_what_does_not_fit_is_refused_in_one_sentence(what):
     assert "\n" not in str(refusal.value) and not str(refusal.value).endswith(".")
 
 
+def named(name):
+    """A strategy of this name, which is another's."""
+
+    def function(model, forget, retain, task, *, seed=0):
+        return Unlearned(clone(model))
+
+    function.__name__ = name
+    return strategy(category="Yours", cite="", reads=())(function)
+
+
 @pytest.mark.parametrize(
     "asked, said",
     [
+        (dict(strategies=None), "must be names or functions marked with @strategy; got NoneType"),
+        (dict(strategies=["ssd", named("ssd")]), "two strategies are named 'ssd'; rename one"),
+        (dict(strategies=named("fine_tune")), "a strategy is named 'fine_tune', as other rows are"),
+        (dict(strategies=named("original")), "a strategy is named 'original', as other rows are"),
         (dict(strategies="scrubb"), "there is no strategy 'scrubb'; there are"),
         (dict(strategies=[print]), "a name or a function marked with @strategy"),
         (dict(strategies="ssd", seeds=0), "seeds must be a whole number, at least 1; got 0"),
@@ -562,12 +842,70 @@ def test_what_does_not_fit_is_refused_in_one_sentence(what):
     ],
 )
 def test_what_cannot_be_run_is_refused_before_any_work(asked, said):
-    mine = own.Classifier(network, **WHOLE)
+    made = []
+    mine = own.Classifier(lambda: made.append(1) or network(), **WHOLE)
+    before = len(made)
     with pytest.raises(ParameterError, match=said):
         own.unlearn(mine, **asked)
-    assert all(not bench._states for bench in mine._benches.values())
+    assert len(made) == before  # no model was made, so none was trained
     with pytest.raises(ParameterError, match="first argument is an own.Classifier"):
         own.unlearn(network(), "ssd")
+
+
+def test_there_are_no_more_seeds_than_retrained_models():
+    mine = own.Classifier(NET, **WHOLE, retrained=OTHER)
+    with pytest.raises(
+        ParameterError, match="^seeds is 5, and 1 retrained model was given: at most"
+    ):
+        own.unlearn(mine, "ssd", seeds=5)
+    mine = own.Classifier(NET, **WHOLE, retrained=(network(), network()))
+    with pytest.raises(ParameterError, match="^seeds is 3, and 2 retrained models were given"):
+        own.unlearn(mine, "ssd", seeds=3)
+
+
+class Auxiliary(nn.Module):
+    """Two answers while it is trained, one afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x):
+        answer = self.inner(x)
+        return (answer, answer) if self.training else answer
+
+
+def test_what_a_model_says_in_training_is_one_sentence():
+    mine = own.Classifier(Auxiliary, **WHOLE, recipe=RECIPE)
+    with pytest.raises(ParameterError, match="cannot be trained or measured: TypeError: ") as error:
+        own.unlearn(mine, "ssd")
+    assert "\n" not in str(error.value)
+    tokens = torch.arange(20)[:, None] % 10
+    net = lambda: nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(4, CLASSES))
+    mine = own.Classifier(net, (tokens, torch.arange(20) % CLASSES), range(3), recipe=RECIPE)
+    with pytest.raises(
+        ParameterError, match="cannot be trained or measured: IndexError: index out"
+    ):
+        own.unlearn(mine, "ssd")
+
+
+def test_tensors_that_carry_a_graph_and_tables_of_others_than_pandas_are_read():
+    carrying = [(2 * x.clone().requires_grad_(), y) for x, y in zip(X, Y)]
+    mine = own.Classifier(NET, carrying, range(40))
+    assert not mine.material.inputs.requires_grad
+
+    class Table:
+        def __init__(self, values):
+            self.values = values
+
+        def to_numpy(self):  # without pandas' copy=
+            return self.values.numpy()
+
+        def __array__(self, dtype=None, copy=None):
+            return self.values.numpy().copy()
+
+    mine = own.Classifier(NET, (Table(X), Table(Y)), range(40))
+    assert torch.equal(mine.material.inputs, X) and torch.equal(mine.material.labels, Y)
 
 
 # ------------------------------------------------------------------ what is written
@@ -577,6 +915,7 @@ def test_rows_go_to_a_folder_that_was_named_and_to_no_board_of_the_book(tmp_path
     before = sorted((ROOT / "results").rglob("*"))
     mine = own.Classifier(network, **WHOLE, recipe=own.Recipe(5, 5e-3), name="mine")
     own.unlearn(mine, "ssd")
+    own.unlearn(mine, "ssd", out="")
     assert sorted((ROOT / "results").rglob("*")) == before
     found = own.unlearn(mine, "ssd", out=tmp_path)
     assert {p.name for p in records.paths(tmp_path / "own")} == {"reference.json", "llm.json"}
@@ -661,7 +1000,7 @@ def test_a_residual_network_with_batch_normalisation_goes_through(tmp_path):
     partial = next(r for r in found.reference.rows if r.strategy == "partial_retrain")
     assert partial.status == "ok"
     bench = found.bench
-    made = bench.unlearn(own.partial_retrain, 0, {"share": 0.25})[0].model
+    made = bench.unlearn(own_bench.partial_retrain, 0, {"share": 0.25})[0].model
     assert not made.training and made.bn1.num_batches_tracked > 0
     assert made.bn1.running_mean.abs().max() > 0.01
 

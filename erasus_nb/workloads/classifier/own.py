@@ -23,7 +23,7 @@ from ... import metrics
 from ...profiles import Recipe
 from ...strategy import Batch, NotApplicable
 from ...task import UnitGroup
-from ...training import generator
+from ...training import generator, global_seed
 from ..base import HIGHER, LOWER, Metric, Request, Workload, metric
 from . import ClassifierTask
 
@@ -115,7 +115,9 @@ def blocks_of(model: nn.Module, example: Tensor) -> list[list[str]]:
     """Names of a model's modules with weights, in the order in which they run.
 
     A block begins at every linear layer or convolution; what follows it before the next one
-    (normalisation, say) belongs to it.
+    (normalisation, say) belongs to it. Weights that a module owns beside modules that run inside
+    of it (a scale, a token) are in no block: to freeze or reset that module is to do so to all
+    that is in it.
 
     Args:
         example: A few inputs, (n, ...).
@@ -134,6 +136,8 @@ def blocks_of(model: nn.Module, example: Tensor) -> list[list[str]]:
     finally:
         for hook in hooks:
             hook.remove()
+    inside = lambda one, other: other != one and (not one or other.startswith(f"{one}."))
+    order = [name for name in order if not any(inside(name, other) for other in order)]
     blocks: list[list[str]] = []
     for name in order:
         if not blocks or isinstance(model.get_submodule(name), _LAYERS):
@@ -265,7 +269,8 @@ class OwnClassifier(Workload):
         weights = sum(p.numel() for p in m.template.parameters())
         self.model_text = f"{type(m.template).__name__} ({weights:,} parameters)"
         self.data_text = f"{len(m.labels)} examples of one's own, each {_shape(m.inputs)}"
-        self.blocks = blocks_of(self.load(m.template.state_dict()), self.inputs[:2])
+        # A copy: a model may work in place on what it is given.
+        self.blocks = blocks_of(self.load(m.template.state_dict()), self.inputs[:2].clone())
         self.unit_groups = unit_groups_of(m.template)
         self.head = self._head()
         self._weights = weights
@@ -315,9 +320,10 @@ class OwnClassifier(Workload):
 
     @cached_property
     def chance(self) -> float:
-        """What always naming the most frequent class gets right of the test data."""
-        kept = self.asked.utility["labels"]
-        return float(kept.bincount().max() / len(kept)) if len(kept) else 1 / self.classes
+        """What always naming the most frequent class gets right of the test data that C4 is
+        measured on; of the retain set, where there are none."""
+        some = self.asked.utility if len(self.asked.utility) else self.asked.retain
+        return float(some["labels"].bincount().max() / len(some))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -423,7 +429,7 @@ class OwnClassifier(Workload):
 
     @torch.no_grad()
     def _logits(self, model: nn.Module, examples: Batch) -> Tensor:
-        """What a model answers in eval mode, (n, classes).
+        """What a model answers in eval mode, (n, classes); never in half precision.
 
         Raises:
             ValueError: it does not answer with one logit per class.
@@ -435,7 +441,8 @@ class OwnClassifier(Workload):
         found = torch.cat(parts) if parts else torch.zeros(0, self.classes, device=self.device)
         if found.shape[1:] != (self.classes,):
             raise ValueError(f"it answers with shape {tuple(found.shape)}, not (n, {self.classes})")
-        return found
+        # Probabilities in half precision do not add up to 1, and numpy knows no bfloat16.
+        return found.float() if found.dtype in (torch.half, torch.bfloat16) else found
 
     def measure(self, model: nn.Module, request: Request) -> tuple[dict[str, Metric], Tensor]:
         names = ("forget", "retain", "holdout", "concept", "utility")
@@ -450,7 +457,9 @@ class OwnClassifier(Workload):
         if len(request.holdout):
             auc = metrics.auc(-losses["forget"].cpu(), -losses["holdout"].cpu())
         no_class = "no whole class is forgotten, or the test data have none of it"
-        no_test, no_holdout = "no test data were given", "no holdout was given"
+        no_holdout, no_test = "no holdout was given", "no test data were given"
+        if self.material.test is not None:
+            no_test = "all test data are of a forgotten class"
         nats = dict(unit="nats")
         table = {
             "C1": metric(self.criteria["C1"], right["forget"]),
@@ -487,13 +496,34 @@ def reinitialised(template: nn.Module) -> nn.Module:
     return model
 
 
-def not_resettable(template: nn.Module) -> str | None:
-    """Name of the first module with weights of its own that has no `reset_parameters`."""
+def not_redrawn(template: nn.Module) -> str | None:
+    """Why `reinitialised` gives no model such as training starts from; None if it does.
+
+    Weights that were trained must be gone, and frozen ones, which training never drew, must stay.
+    """
     for name, module in template.named_modules():
         own = any(True for _ in module.parameters(recurse=False))
         if own and not hasattr(module, "reset_parameters"):
-            return name or type(module).__name__
+            return f"{name or type(module).__name__} has weights and no reset_parameters"
+    for name, weight in template.named_parameters():
+        if not weight.requires_grad:
+            return f"{name} is frozen (requires_grad=False)"
+    try:
+        with global_seed("own"):
+            new = dict(reinitialised(template).named_parameters())
+    except Exception as error:  # noqa: BLE001 - whatever a user's reset_parameters says
+        return f"reset_parameters fails ({worded(error)})"
+    for name, weight in template.named_parameters():
+        # Ones and zeros, as of a normalisation that was not trained, are drawn as they are.
+        if torch.equal(new[name], weight) and len(weight.unique()) > 1:
+            return f"reset_parameters leaves {name} as it is"
     return None
+
+
+def worded(error: Exception) -> str:
+    """An error's kind and the first line of what it says: a user's module may say a page."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _shape(inputs: Tensor) -> str:
