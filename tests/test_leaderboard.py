@@ -111,7 +111,7 @@ def test_each_board_comes_with_its_charts_and_a_sentence_below(page):
         after = text[text.index(f'aria-label="{alt}"') :]
         assert re.search(r"</figure>\s*<p>On <code>", after)
     assert text.count('<table class="dataframe table board">') == 2 + 1  # and over all
-    assert text.count("points of Retrain-Match to be told apart") == 2
+    assert text.count("points of Retrain-Match and their difference scatters") == 2
 
 
 def test_a_workload_that_misses_its_gates_shows_them_instead_of_a_board(page):
