@@ -19,9 +19,9 @@ from .tables import number
 
 #: What may have been kept -> how the advice begins, from the most to nothing.
 _KEPT = {
-    "records": "if training kept records of itself",
-    "start": "if it kept its initial weights",
-    "nothing": "if it kept nothing",
+    "records": "if training kept records of itself (a log of its updates, for example)",
+    "start": "if the weights that it started from were saved",
+    "nothing": "if only the trained model and the data that may stay are left",
 }
 
 
@@ -109,6 +109,31 @@ def advice(
     return f"{text[:1].upper()}{text[1:]}." if text else NOBODY
 
 
+def closeness(
+    lines: Sequence[Overall], boards: Mapping[str, Board], mark: Callable[[str], str] = str
+) -> str:
+    """How close to retraining the best strategies that run everywhere come; "" if none does."""
+    every = max((len(x.on) for x in lines), default=0)
+    whole = [x for x in lines if x.rank and len(x.on) == every]
+    retrained = next((x for x in lines if x.kind == "retrained"), None)
+    if not whole or retrained is None:
+        return ""
+    best = sorted(whole, key=lambda x: -x.rm.mean)[:2]
+    scores = score.listed(f"{mark(x.name)} {number(x.rm.mean, 0)}" for x in best)
+    nowhere = [
+        mark(w) for w, b in (score.standard(boards) or boards).items() if not b.above_control
+    ]
+    none = (
+        f" On {score.listed(nowhere)}, no strategy is better than the best cheap control."
+        if nowhere
+        else ""
+    )
+    return (
+        f"A retrained model scores {number(retrained.rm.mean, 0)}; of the strategies that run on "
+        f"all workloads, the closest on average are {scores}.{none}"
+    )
+
+
 def early(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> str:
     """How many strategies are above retraining that was stopped early, in one sentence; ""
     where no board has that control."""
@@ -144,9 +169,10 @@ def certainty(boards: Mapping[str, Board], mark: Callable[[str], str] = str) -> 
     if not parts:
         return "There are too few training seeds or strategies to tell any apart."
     return (
-        f"The training seeds tell {told} of {pairs} pairs of strategies apart. A typical pair is "
-        f"told apart if it differs in Retrain-Match by {score.listed(parts)}; a pair whose "
-        "difference scatters less over seeds, also by less."
+        f"Each workload by itself, the training seeds tell {told} of {pairs} pairs of strategies "
+        f"apart. A typical pair is told apart if it differs in Retrain-Match by "
+        f"{score.listed(parts)}. That is more than the brackets suggest, because all pairs are "
+        "tested at once. A pair whose scores move together from seed to seed needs less."
     )
 
 

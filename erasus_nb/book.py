@@ -694,8 +694,8 @@ class Page:
             f"<code>{escape(bar.name)}</code>, the best cheap control, scores "
             f"{interval(bar.rm)}; full retraining, against the retrainings of other "
             f"seeds, {interval(board['retrained'].rm)}. Retraining for a quarter of its "
-            f"epochs ({code(control.name)}) scores {interval(control.rm)}: it is the comparison "
-            "at equal cost, and not counted among the cheap controls."
+            f"epochs ({code(control.name)}) scores {interval(control.rm)}: it shows what that time "
+            "buys without any strategy, and is not counted among the cheap controls."
         )
         shown = [board["retrained"], *ran[:3], control, bar, board["original"]]
         shown = sorted(

@@ -167,6 +167,12 @@ _POSITIONS = {"C1": "verbatim memory", "C2": "knowledge", "C3": "membership"}
 _POSITION = "1 like the original, 0 like retraining, below 0 forgotten more than retraining does"
 
 
+_KEPT_BEFORE = (
+    "storage of what training had to keep for it; initial weights, which the seed gives again, "
+    "count as 0"
+)
+
+
 def board_columns(known: Mapping[str, Mark], up: str = "") -> list[Column]:
     """The columns of a workload's board; what a reader needs first comes first."""
     position = lambda c: lambda s: _mean(s.position.get(c))
@@ -221,7 +227,7 @@ def board_columns(known: Mapping[str, Mark], up: str = "") -> list[Column]:
             lambda s: _number(s.peak_memory_mb, 0),
             True,
         ),
-        Column("Kept before (MB)", "storage of what training had to keep for it", kept, True),
+        Column("Kept before (MB)", _KEPT_BEFORE, kept, True),
         Column("Seeds", "training seeds with a result", lambda s: _number(len(s.seeds), 0), True),
         Column("Status", "ok, or why there is no result", _status, True),
     ]
@@ -323,7 +329,7 @@ def overall_columns(known: Mapping[str, Mark], workloads: int, up: str = "") -> 
             "what one must have, besides the model and the examples to forget",
             lambda x: _needs(known.get(x.name) if x.kind == "strategy" else None),
         ),
-        Column("Kept before (MB)", "storage of what training had to keep for it", _storage),
+        Column("Kept before (MB)", _KEPT_BEFORE, _storage),
         Column("Flags", "faults that the rows show, and on how many workloads", _counted_flags),
         Column(
             "Points",
@@ -478,7 +484,7 @@ def heat_map(
         ).format(len(shown) + 3, title, Markup().join(body))
         for title, body in zip(
             (
-                "Strategies, best first",
+                "Strategies, by points",
                 "For comparison: retrained and original models, and controls",
             ),
             bodies,
@@ -497,10 +503,11 @@ def heat_map(
 
 HEAT_CAPTION = (
     "Retrain-Match of each row on each workload: 0 (light) is like the original, 100 (dark) like a "
-    "retrained model. The best stand at the top, in the order of their points (the share of the "
-    "other strategies that they are above, on the workloads where they run). The letter is the tier "
-    "on that workload: strategies of one tier could all hold one and the same rank, though two of "
-    "them may still be told apart as a pair. A thick line parts the tiers over all workloads. Italics: an "
+    "retrained model. Strategies stand in the order of their points (the share of the other "
+    "strategies that they are above, on the workloads where they run); one that runs on few "
+    "workloads can stand high with a low mean. The letter is the tier "
+    "on that workload: the seeds leave one and the same rank open to all of a tier, which does not "
+    "say that they are equally good; with few seeds a tier is wide. A thick line parts the tiers over all workloads. Italics: an "
     "analogue. A dash: it does not apply, or is not run, there. Point at a cell, tap it or go there with the "
     "arrow keys, for more."
 )

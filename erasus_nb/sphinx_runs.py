@@ -377,6 +377,7 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
 
     return {
         "answer": overall.first_place(lines, linked) + ".",
+        "closeness": advice.closeness(lines, shown, linked),
         "advice": _bullets(advice.recommended(lines, linked, root)) or advice.NOBODY,
         "early": advice.early(shown, code_span),
         "certainty": advice.certainty(shown, code_span),
@@ -429,8 +430,8 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     comparison leaves out), original_rm_W, retrained_rm_W, random_init_rm_W,
     partial_retrain_rm_W, npo_rm_W, simnpo_rm_W, null_space_projection_rm_W, seeds_W, n_strategies_W, top_table_W, and
     bar_W, bar_rm_W and n_no_better_W for the best cheap control; and for the whole book
-    rows_stamp and downloads; answer, advice, early and certainty (sentences on all workloads
-    together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads,
+    rows_stamp and downloads; closeness, answer, advice, early and certainty (sentences on all
+    workloads together), heat_map, overall_table and overall_notes (HTML), n_strategies and n_workloads,
     other_requests (sentences on boards that do not enter the mean; may be empty).
     Without rows every value is an honest phrase.
 
@@ -442,7 +443,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     root = Path(root)
     folder = choose_rows(root)
     facts = {"rows_stamp": "no rows have been measured yet", "downloads": NO_ROWS}
-    facts["other_requests"] = ""
+    facts |= {"other_requests": "", "closeness": ""}
     facts |= dict.fromkeys(_OVERALL, NO_ROWS) | {"n_strategies": "no", "n_workloads": "no"}
     boards, stale = {}, {}
     if folder is not None:
@@ -466,7 +467,7 @@ def fill(app, config) -> None:
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
         facts = dict.fromkeys(("rows_stamp", "downloads", *_OVERALL), unusable)
-        facts |= {"n_strategies": "no", "n_workloads": "no", "other_requests": ""}
+        facts |= {"n_strategies": "no", "n_workloads": "no", "other_requests": "", "closeness": ""}
         for workload in WORKLOADS:
             facts |= dict.fromkeys(_facts_of(workload, None, UNKNOWN), unusable)
     config.myst_substitutions = {**config.myst_substitutions, **facts}

@@ -191,20 +191,23 @@ def line(name: str, mean: float, on: int = 2, above: bool = True) -> overall.Ove
 
 def test_the_advice_splits_by_what_was_kept_and_names_needs(lines):
     said = advice.advice([line("amnesiac", 90), line("layer_freezing", 80), line("scrub", 70)])
-    kept, start, nothing = said.removesuffix(".").split("; if it kept ")
+    kept, start, nothing = said.removesuffix(".").split("; if ")
     assert kept.startswith(
-        "If training kept records of itself, try amnesiac (mean Retrain-Match 90"
+        "If training kept records of itself (a log of its updates, for example), try amnesiac "
+        "(mean Retrain-Match 90"
     )
     assert "needs retain set, update log and labels" in kept
-    assert start.startswith("its initial weights, try layer_freezing (")
-    assert nothing.startswith("nothing, try scrub (")
+    assert start.startswith("the weights that it started from were saved, try layer_freezing (")
+    only = "only the trained model and the data that may stay are left"
+    assert nothing.startswith(f"{only}, try scrub (")
     said = advice.advice(lines)
-    assert "If training kept records of itself, try amnesiac (" in said and "try scrub (" in said
+    assert said.startswith("If training kept records of itself") and "try amnesiac (" in said
+    assert "try scrub (" in said
 
 
 def test_what_needs_more_is_advised_only_if_it_is_better():
     said = advice.advice([line("amnesiac", 75), line("layer_freezing", 80), line("scrub", 77)])
-    assert said.startswith("If it kept its initial weights, try layer_freezing")
+    assert said.startswith("If the weights that it started from were saved, try layer_freezing")
     assert "amnesiac" not in said and "try scrub" in said
 
 
@@ -232,6 +235,20 @@ def test_nobody_is_advised_who_is_not_above_the_controls_in_the_mean_over_every_
     assert advice.advice([]).startswith("No strategy can be advised")
 
 
+def test_how_close_to_retraining_the_best_come_is_said_first():
+    weak = board_of(rows("scrub", between(0.9)), rows("amnesiac", between(0.95)))
+    boards = {"toy": BOARD, "hard": weak}
+    said = advice.closeness(overall.overall(boards), boards)
+    retrained = {x.name: x for x in overall.overall(boards)}["retrained"].rm.mean
+    assert said.startswith(
+        f"A retrained model scores {retrained:.0f}; of the strategies that run on"
+    )
+    assert "lora" not in said, "it runs on one of two"
+    assert said.endswith("On hard, no strategy is better than the best cheap control.")
+    assert "no strategy" not in advice.closeness(overall.overall({"toy": BOARD}), {"toy": BOARD})
+    assert advice.closeness([], {}) == ""
+
+
 def test_retraining_that_is_stopped_early_is_compared_on_each_workload():
     strong = rows("partial_retrain", between(0.15), "control")
     board = board_of(rows("scrub", between(0.1)), rows("lora", between(0.4)), strong)
@@ -243,7 +260,7 @@ def test_certainty_counts_pairs_and_says_what_the_seeds_can_tell():
     said = advice.certainty(TWO)
     told = sum(b.pairs_resolved[0] for b in TWO.values())
     pairs = sum(b.pairs_resolved[1] for b in TWO.values())
-    assert f"tell {told} of {pairs} pairs of strategies apart" in said
+    assert f"tell {told} of {pairs} pairs of strategies apart" in said.replace("\n", " ")
     assert f"{overall.resolution(BOARD).smallest:.0f} on toy (8 seeds)" in said
 
 
