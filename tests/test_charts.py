@@ -384,7 +384,7 @@ def test_a_partial_row_is_last_and_says_on_how_many_seeds_it_stands():
     assert labels[-2:] == ["scrub (3 seeds)", "random_label (control)"]
     assert "scrub" not in chart.title
     assert of.bar.name == "random_label", "a failed seed takes no control out of the way"
-    # The control that costs as much is drawn on a title only where it is whole.
+    # A title names the control that costs as much only where it is whole.
     fair = {"scrub": ("Gradient", 0.2, 0.95, 0.4)}
     for draw in (charts.forest, charts.quality_against_cost):
         assert "partial_retrain" in draw(board(strategies=fair)).title
