@@ -124,7 +124,7 @@ def closeness(
         mark(w) for w, b in (score.standard(boards) or boards).items() if not b.above_control
     ]
     none = (
-        f" On {score.listed(nowhere)}, no strategy is better than the best cheap control."
+        f" On {score.listed(nowhere)}, no strategy is significantly better than the best cheap control."
         if nowhere
         else ""
     )

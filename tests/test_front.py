@@ -244,7 +244,9 @@ def test_how_close_to_retraining_the_best_come_is_said_first():
         f"A retrained model scores {retrained:.0f}; of the strategies that run on"
     )
     assert "lora" not in said, "it runs on one of two"
-    assert said.endswith("On hard, no strategy is better than the best cheap control.")
+    assert said.endswith(
+        "On hard, no strategy is significantly better than the best cheap control."
+    )
     assert "no strategy" not in advice.closeness(overall.overall({"toy": BOARD}), {"toy": BOARD})
     assert advice.closeness([], {}) == ""
 
