@@ -209,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.categories:
         chosen = _declaring(chosen, [name for name, _ in args.parameters])
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
-    if not args.categories:
+    if not args.categories and "workloads" in dict(args.parameters):
         values = _able(values)
         chosen = list(values)
     strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")
