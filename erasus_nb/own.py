@@ -402,11 +402,13 @@ class Classifier:
                 raise ParameterError("fresh gives the same module twice; it must make a new one")
             if same_weights(_checked_state(first, template, "what fresh makes"), _state(template)):
                 raise ParameterError("fresh gives a copy of the model; it must draw new weights")
+            _check_frozen(first, template)
             return template, fresh, [("what fresh makes", first)]
         if lacking := not_redrawn(template):
+            thawed = all(weight.requires_grad for weight in template.parameters())
             why = (
                 f"no new model can be made: {lacking} (give fresh, a function that makes a new "
-                "module)"
+                f"module{'' if thawed else ' with the same frozen weights'})"
             )
             if recipe is not None:
                 raise ParameterError(why)
@@ -501,6 +503,25 @@ def _checked_state(model: Any, template: nn.Module, what: str = "retrained") -> 
         )
     device = next(template.parameters()).device
     return {name: value.to(device) for name, value in _state(model).items()}
+
+
+def _check_frozen(made: nn.Module, template: nn.Module) -> None:
+    """Refuse a new module that stands on other frozen weights than the model.
+
+    Weights that it alone freezes are fine if they are the model's: a model that was loaded from
+    a file may have forgotten which ones were frozen.
+    """
+    its = dict(made.named_parameters(remove_duplicate=False))
+    for name, weight in template.named_parameters(remove_duplicate=False):
+        other = its.get(name, weight)
+        if weight.requires_grad and other.requires_grad:
+            continue
+        same = torch.equal(other.detach().to(weight), weight.detach())
+        if other.requires_grad or not same:
+            raise ParameterError(
+                f"fresh makes other frozen weights than model has ({name}); it must keep the "
+                "frozen ones, e.g. copy.deepcopy(model) with reset_parameters on the other layers"
+            )
 
 
 def _checked_recipe(recipe: Any) -> Recipe:

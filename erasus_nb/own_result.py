@@ -47,13 +47,17 @@ _COPIES = (
     ("validation", "test", "so a strategy that tunes itself has seen what C4 is measured on"),
     ("forget", "retain", "so retrained models were trained on them, too"),
 )
+#: Where they share examples, retrained models saw some of the forget set or the holdout.
+_SEEN_BY_RETRAINED = ("holdout", "training"), ("forget", "retain")
+#: With so many classes, an untrained network is often right.
+_FEW_CLASSES = 5
 #: Gates of a board -> what they ask for, in words.
 _ASKED = {
     "C1 gap": "original and retrained models to differ by at least 0.2 in accuracy on the forget "
     "set (here {})",
     "AUC gap": "original and retrained models to differ by at least 0.15 in the AUC (here {})",
     "D gap / its spread over seeds": "the answers of original and retrained models to differ at "
-    "least 5 times as much as chance moves them from seed to seed (here {} times)",
+    "least 5 times as much as chance moves them from seed to seed (here {})",
     "RM retrained": "retrained models to score at least 90 (here {})",
     "RM original": "the original to score at most 5 (here {})",
     "RM random_init": "a network with new, untrained weights to score at most 10 (here {})",
@@ -87,7 +91,7 @@ class Line:
             AUC of the loss, forget set against holdout.
         interval: 95 % t interval of RM over the seeds; None for a single seed.
         cost: Mean time of a run, in words: a multiple of retraining's, where that is known, or
-            else in seconds.
+            else in seconds; of retraining, both.
         flags: What to beware of; of score.FLAGS.
     """
 
@@ -219,7 +223,7 @@ class Result:
     @cached_property
     def first(self) -> list[str]:
         """What to know before any number is read, a sentence each."""
-        m, said = self.bench.own.material, self._about_copies()
+        m, said = self.bench.own.material, self._about_copies() + self._about_holdout()
         if noise := self._noise:
             said.append(noise)
         if self.board is not None and m.test is not None and not self.scored:
@@ -228,9 +232,10 @@ class Result:
             said.append(f"The scores below are no ranking. {self._about_gates()[0]}")
         return said
 
-    def _about_copies(self) -> list[str]:
-        """Examples that stand in two parts of the data, number for number."""
-        m, said = self.bench.own.material, []
+    @cached_property
+    def _copies(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Two parts of _COPIES -> examples of the first that are in the second, and of how many."""
+        m, found = self.bench.own.material, {}
         stays = torch.ones(len(m.labels), dtype=torch.bool)
         stays[m.forget] = False
         parts = {
@@ -241,15 +246,40 @@ class Result:
         numbers = {k: _numbers(part) for k, part in parts.items()}
         known = {k: set(each) for k, each in numbers.items()}
         known["training"] = known["forget"] | known["retain"]
+        for some, others, _ in _COPIES:
+            if some in numbers and others in known:
+                shared = sum(each in known[others] for each in numbers[some])
+                found[some, others] = shared, len(numbers[some])
+        return found
+
+    def _about_copies(self) -> list[str]:
+        """Examples that stand in two parts of the data, number for number."""
+        said = []
         for some, others, therefore in _COPIES:
-            if some not in numbers or others not in known:
-                continue
-            if shared := sum(each in known[others] for each in numbers[some]):
+            shared, count = self._copies.get((some, others), (0, 0))
+            if shared:
                 said.append(
-                    f"{shared} of {len(numbers[some])} {some} examples are in the "
-                    f"{_WHERE[others]}, too, {therefore}."
+                    f"{shared} of {count} {some} examples are in the {_WHERE[others]}, too, "
+                    f"{therefore}."
                 )
         return said
+
+    def _about_holdout(self) -> list[str]:
+        """A holdout that models which saw neither tell from the forget set."""
+        m, gap = self.bench.own.material, None if self.board is None else self._gap("C3")
+        seen = any(self._copies.get(k, (0, 0))[0] for k in _SEEN_BY_RETRAINED)
+        if gap is None or m.holdout is None or seen:
+            return []
+        if abs(gap[1] - 0.5) <= 2 * _auc_error(len(m.forget), len(m.holdout[1])):
+            return []
+        which, why = "which saw neither", "the holdout is not like the forget set"
+        if "retrained" in m.states:
+            which, why = "which should have seen neither", f"{why}, or they saw one of the two"
+        return [
+            f"Retrained models, {which}, tell the forget set from the holdout (AUC "
+            f"{number(gap[1])}, expected about 0.5): {why}, so AUC, P and z C3 do not measure "
+            "membership."
+        ]
 
     def __getitem__(self, name: str) -> Line:
         for line in self.lines:
@@ -267,12 +297,25 @@ class Result:
 
         The bench keeps the models of the first seeds. Another is made again, in the same way.
 
+        Args:
+            name: A strategy; or "retrained", the model trained (or given) without the forget set.
+            seed: Training seed.
+
         Raises:
             KeyError: no such strategy was run at this seed, or it made no model.
         """
-        functions = {f.__name__: f for f in self.functions}
+        functions, compares = (
+            {f.__name__: f for f in self.functions},
+            self.bench.own.material.compares,
+        )
+        if name == "retrained" and compares:
+            if seed not in self.bench.seeds:
+                seeds = ", ".join(map(str, self.bench.seeds))
+                raise KeyError(f"no seed {seed!r} here; there are {seeds}")
+            return self.bench.own.load(self.bench.retrained()[seed])
         if name not in functions:
-            raise KeyError(f"no strategy {name!r} here; there are {', '.join(functions)}")
+            names = [*functions, *(["retrained"] if compares else [])]
+            raise KeyError(f"no strategy {name!r} here; there are {', '.join(names)}")
         rows = {row.seed: row for row in self.rows if row.strategy == name}
         if seed not in rows:
             raise KeyError(f"no seed {seed!r} here; there are {', '.join(map(str, rows))}")
@@ -301,7 +344,9 @@ class Result:
             ParameterError: there is no position to draw.
         """
         if not self.scored:
-            raise ParameterError(f"there is no position to draw: {' '.join(self.missing)}")
+            known = self.board is not None and self.bench.own.material.test is not None
+            why = self._unscored() if known else " ".join(self.missing)
+            raise ParameterError(f"there is no position to draw: {why}")
         return charts.positions(self.board, names=[f.__name__ for f in self.functions])
 
     # ---- sentences
@@ -323,15 +368,31 @@ class Result:
         scored = [line for line in mine if line.scores.get("RM") is not None]
         if not scored or self._noise:
             return self._answers(mine)
-        bar = self.board.bar
-        beside = (
-            f"; {bar.name}, the best cheap control, has {number(bar.rm.mean, 1)}" if bar else ""
-        )
         every = score.listed((f"{line.name} {number(line.scores['RM'], 1)}" for line in scored), 6)
         return [
             "Retrain-Match says how near the answers are to a model's that never saw the forget "
-            f"set, from 0 (like the original) to 100 (like retrained): {every}{beside}."
+            f"set, from 0 (like the original) to 100 (like retrained): "
+            f"{'; '.join([every, *self._beside(scored)])}."
         ]
+
+    def _beside(self, lines: Sequence[Line]) -> list[str]:
+        """What controls have, beside strategies that have a score."""
+        said, bar = [], self.board.bar
+        rm = {line.name: line.scores.get("RM") for line in self.lines}
+        if bar:
+            cheap = ", ".join(name for name in score.CHEAP_CONTROLS if rm.get(name) is not None)
+            said.append(
+                f"{bar.name}, the best of the cheap controls ({cheap}), has "
+                f"{number(bar.rm.mean, 1)}"
+            )
+        if (stopped := rm.get("partial_retrain")) is not None:
+            above = all(stopped > line.scores["RM"] for line in lines)
+            which = {1: "the strategy", 2: "both strategies"}.get(len(lines), "all strategies")
+            said.append(
+                "retraining that is stopped early (partial_retrain) has "
+                f"{number(stopped, 1)}{f', above {which}' if above else ''}"
+            )
+        return said
 
     def _answers(self, lines: Sequence[Line]) -> list[str]:
         """How often strategies are right, where no score says more; and what is to be expected."""
@@ -394,7 +455,9 @@ class Result:
             beside = "retrained models" if scored else "the original, for want of retrained models"
             said.append(f"Flags here compare with {beside}: {'; '.join(flags)}.")
         if scored and any(line.kind == "strategy" for line in self.lines):
-            by = "of their Retrain-Match" if self.ranked else "in which they ran: no ranking"
+            rms = [line.scores.get("RM") for line in self.lines if line.kind == "strategy"]
+            ranks = self.ranked and any(rm is not None for rm in rms)
+            by = "of their Retrain-Match" if ranks else "in which they ran: no ranking"
             said.append(f"Strategies come in the order {by}; controls come after them.")
         return said
 
@@ -446,9 +509,13 @@ class Result:
                 "All test data are of a forgotten class, so what the model can still do is not "
                 "known: no Retrain-Match."
             )
+        m, before = self.bench.own.material, number(self["original"].measures.get("unseen"))
+        elsewhere = "original" in m.states and "retrained" not in m.states
+        asked = " Does recipe say how the original was trained?" if elsewhere else ""
         return (
             "The retrained models are right on no more of the test data than the most frequent "
-            "class would be, so what strategies keep cannot be scored: no Retrain-Match."
+            f"class would be (original {before}), so what strategies keep cannot be scored: no "
+            f"Retrain-Match.{asked}"
         )
 
     @property
@@ -544,10 +611,20 @@ class Result:
         failed = []
         for gate in self._failed:
             measure = next(name for name in _ASKED if gate.name.startswith(f"{name} "))
-            failed.append(_ASKED[measure].format(number(gate.value)))
+            found = number(gate.value)
+            if measure.startswith("D gap"):
+                found = f"{found} times" if gate.value >= 1 else "no more than chance does"
+            failed.append(_ASKED[measure].format(found))
         if not failed:
             return []
-        return [f"A board of this book would not rank these rows: it asks for {'; '.join(failed)}."]
+        said = f"A board of this book would not rank these rows: it asks for {'; '.join(failed)}."
+        untrained = any(gate.name.startswith("RM random_init ") for gate in self._failed)
+        if untrained and self.bench.own.material.classes <= _FEW_CLASSES:
+            said += (
+                " With few classes an untrained network is right by chance about as often; a "
+                "larger forget set or more seeds make this steadier."
+            )
+        return [said]
 
     # ---- as text
 
@@ -656,13 +733,16 @@ def _line_of(standing: score.Standing) -> Line:
         standing.reason,
         scores,
         measures,
-        _cost(standing.seconds, standing.time_ratio),
+        _cost(standing.seconds, standing.time_ratio, both=standing.kind == "retrained"),
         standing.flags,
         (standing.rm.low, standing.rm.high) if standing.rm and standing.rm.n > 1 else None,
     )
 
 
-def _cost(seconds: float | None, ratio: float | None) -> str:
+def _cost(seconds: float | None, ratio: float | None, both: bool = False) -> str:
+    if ratio and seconds and both:
+        took = number(seconds) if seconds >= 0.01 else "under 0.01"
+        return f"{took} s ({number(ratio)} x retraining)"
     if ratio:
         return f"{number(ratio)} x retraining"
     return f"{number(seconds)} s" if seconds else DASH

@@ -60,6 +60,9 @@ def result(trained):
     return own.unlearn(trained, ["scrub", "ssd", "amnesiac", "sisa", "neuron_pruning"])
 
 
+FIELDS = "mine", "bench", "functions", "reference", "rows", "settings"
+
+
 def module_of(mine, kind):
     bench = mine.bench(1)
     return bench.load.load(bench._trained(kind)[0])
@@ -122,11 +125,41 @@ def test_the_row_is_what_its_model_does(trained, result, original):
         right = (model(TEST[0]).argmax(1) == TEST[1]).double().mean()
         assert result[name].measures["unseen"] == pytest.approx(float(right))
         assert not same_weights(model.state_dict(), state)
-    for name in ("lora", "retrained", "fine_tune"):
+    for name in ("lora", "original", "fine_tune"):
         with pytest.raises(KeyError, match=f"no strategy '{name}' here; there are scrub, ssd"):
             result.model(name)
     with pytest.raises(KeyError, match="no seed 7 here; there are 0"):
         result.model("scrub", 7)
+
+
+def test_a_retrained_model_is_handed_out_and_its_row_says_its_seconds(trained, result):
+    model = result.model("retrained", seed=0)
+    assert not model.training
+    assert same_weights(model.state_dict(), module_of(trained, "retrained").state_dict())
+    nn.init.zeros_(model[0].weight)
+    assert result.model("retrained")[0].weight.any()
+    with pytest.raises(KeyError, match="no seed 7 here; there are 0"):
+        result.model("retrained", 7)
+    assert re.fullmatch(
+        r"(\d+\.\d\d|under 0.01) s \(1\.00 x retraining\)", result["retrained"].cost
+    )
+    assert re.fullmatch(r"[\d.]+ x retraining", result["scrub"].cost)
+    assert own_result._cost(0.004, 1.0, both=True) == "under 0.01 s (1.00 x retraining)"
+
+
+def test_the_controls_beside_the_strategies_are_named(result):
+    (said,) = result.says
+    bar, rm = result.board.bar, {line.name: line.scores["RM"] for line in result.lines}
+    cheap = "original, fine_tune, random_label, random_init"
+    assert f"{bar.name}, the best of the cheap controls ({cheap}), has {bar.rm.mean:.1f}; " in said
+    stopped = rm["partial_retrain"]
+    assert f"stopped early (partial_retrain) has {stopped:.1f}" in said
+    lines = [result[name] for name in ("ssd", "neuron_pruning")]
+    assert stopped > max(line.scores["RM"] for line in lines)
+    assert result._beside(lines)[1].endswith(f"{stopped:.1f}, above both strategies")
+    assert result._beside(lines[:1])[1].endswith(", above the strategy")
+    above = stopped > max(rm[f.__name__] for f in result.functions)
+    assert said.endswith(", above all strategies.") == above
 
 
 def test_a_model_of_a_result_is_the_readers_to_change(result):
@@ -271,7 +304,8 @@ def test_weights_that_would_stay_trained_in_a_new_model_are_found():
 def test_a_frozen_layer_is_no_new_layer(original):
     net = clone(original)
     net[0].requires_grad_(False)
-    with pytest.raises(ParameterError, match="made: 0.weight is frozen .*give fresh, a function"):
+    lacking = "made: 0.weight is frozen .*a new module with the same frozen weights"
+    with pytest.raises(ParameterError, match=lacking):
         own.Classifier(net, **WHOLE, recipe=RECIPE)
     assert "0.weight is frozen" in own.Classifier(net, **WHOLE).material.fresh
 
@@ -285,6 +319,19 @@ def test_a_frozen_layer_is_no_new_layer(original):
     retrained = mine.bench(1).retrained()[0]
     assert torch.equal(retrained["0.weight"], original[0].weight)
     assert not torch.equal(retrained["2.weight"], original[2].weight)
+
+    def thawed():
+        return fresh().requires_grad_()
+
+    def otherwise():
+        made = network()
+        made[0].requires_grad_(False)
+        return made
+
+    for model, wrong in ((net, network), (net, thawed), (net, otherwise), (original, otherwise)):
+        with pytest.raises(ParameterError, match=r"other frozen weights than model has \(0.weight"):
+            own.Classifier(model, **WHOLE, recipe=RECIPE, fresh=wrong)
+    own.Classifier(original, **WHOLE, recipe=RECIPE, fresh=fresh)  # it was loaded, say
 
 
 def test_layer_freezing_freezes_all_but_the_last_block_beside_a_weight_of_the_root(original):
@@ -467,6 +514,49 @@ def test_an_untrained_original_and_a_holdout_that_was_trained_on_are_noticed():
     assert "20 of 20 holdout examples are in the training data, too" in found.sentence
 
 
+def test_a_holdout_unlike_the_forget_set_is_said_first(original, trained, result):
+    assert not result._about_holdout()
+    data = dict(train=TRAIN, forget=range(40), test=TEST)
+    found = own.unlearn(own.Classifier(network, **data, holdout=TEST, recipe=RECIPE), "ssd")
+    auc = found["retrained"].measures["AUC"]
+    assert found.first[0].startswith(
+        "Retrained models, which saw neither, tell the forget set from the holdout (AUC "
+        f"{auc:.2f}, expected about 0.5): the holdout is not like the forget set"
+    )
+    retrained = module_of(trained, "retrained")
+    given = own.Classifier(original, **data, holdout=TEST, retrained=retrained)
+    first = own.unlearn(given, "ssd").first[0]
+    assert "which should have seen neither" in first and "or they saw one of the two" in first
+    # Of a holdout that is in the retain set they did see some.
+    copies = tuple(part[100:140] for part in TRAIN)
+    found = own.unlearn(own.Classifier(network, **data, holdout=copies, recipe=RECIPE), "ssd")
+    assert "in the training data, too" in found.first[0]
+    assert "Retrained models, which" not in found.sentence
+
+
+def test_a_recipe_unlike_the_originals_is_asked_about(original):
+    flat = own.Recipe(2, 1e-2, weight_decay=90.0)  # one answer to everything
+    found = own.unlearn(own.Classifier(original, **WHOLE, recipe=flat), "ssd", seeds=2)
+    before = found["original"].measures["unseen"]
+    (said,) = [line for line in found.first if line.startswith("The retrained models are right")]
+    assert f"would be (original {before:.2f}), so what strategies keep cannot be scored" in said
+    assert said.endswith("Does recipe say how the original was trained?")
+    assert "of their Retrain-Match" not in str(found) and "in which they ran" in str(found)
+
+
+def test_what_a_gate_asks_for_is_said_in_words(result, monkeypatch):
+    gate = lambda name, value: records.Gate(name=name, value=value, wanted="", passed=False)
+    found = own_result.Result(**{k: v for k, v in vars(result).items() if k in FIELDS})
+    for value, said in ((-0.51, "(here no more than chance does)"), (3, "(here 3.00 times)")):
+        found._failed = [gate("D gap / its spread over seeds >= 5", value)]
+        assert said in found._about_gates()[0] and "few classes" not in found._about_gates()[0]
+    found._failed = [gate("RM random_init <= 10", 24.53)]
+    (said,) = found._about_gates()
+    assert "at most 10 (here 24.53). With few classes an untrained network is right by" in said
+    monkeypatch.setattr(own_result, "_FEW_CLASSES", CLASSES - 1)
+    assert "few classes" not in found._about_gates()[0]
+
+
 def test_models_that_diverge_are_said_to_have_no_result():
     mine = own.Classifier(network, **WHOLE, recipe=own.Recipe(3, 1e30))
     found = own.unlearn(mine, "ssd")
@@ -487,7 +577,7 @@ def test_where_nothing_can_be_scored_the_reason_is_said(original):
         found = own.unlearn(own.Classifier(original, **WHOLE, retrained=retrained), "ssd")
         assert found["ssd"].scores["RM"] is None and found["ssd"].measures
         assert said in found.sentence
-        with pytest.raises(ParameterError, match="there is no position to draw"):
+        with pytest.raises(ParameterError, match=f"there is no position to draw: .*{said}"):
             found.picture()
 
 
