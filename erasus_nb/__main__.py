@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,14 @@ def _supported(name: str) -> list[str]:
         facts = [function.facts for function in cells.strategies(name).values()]
     except Exception as error:
         raise Refused(f"{name}: its tagged cells do not load: {error!r}") from error
-    provides = {name: workloads.load(name, "smoke").provides for name in workloads.WORKLOADS}
-    return [w for w in provides if any(fact.form_on(w, provides[w]) for fact in facts)]
+    able = lambda workload: any(f.form_on(workload, _provides(workload)) for f in facts)
+    return [workload for workload in workloads.WORKLOADS if able(workload)]
+
+
+@cache
+def _provides(workload: str) -> Mapping[str, Any]:
+    """What a workload provides. Every page asks, and to load one takes about a second."""
+    return workloads.load(workload, "smoke").provides
 
 
 def package_code() -> str:
@@ -163,15 +170,15 @@ def _is_done(job: Job) -> bool:
 _ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble")
 
 
-def _declaring(pages: list[str], names: Sequence[str]) -> list[str]:
-    """The pages that declare every given parameter, the others said; all where no page does."""
+def _declaring(pages: list[str], names: set[str]) -> list[str]:
+    """The pages that declare all of these parameters, the others said; all where no page does."""
     known = {page: parameters.declared(ROOT / "notebooks" / f"{page}.ipynb") for page in pages}
-    found = [page for page in pages if set(names) <= set(known[page])]
+    found = [page for page in pages if names <= set(known[page])]
     if not found or found == pages:
         return pages  # what is strange in all of them is refused by the first
     without = ", ".join(page for page in pages if page not in found)
     print(
-        f"left out, as not all of {', '.join(names)} are parameters there: {without}",
+        f"left out, as not all of {', '.join(sorted(names))} are parameters there: {without}",
         file=sys.stderr,
     )
     return found
@@ -184,14 +191,11 @@ def _able(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for page, given in values.items():
-        asked = given.get("workloads")
-        if asked and not given.get("model"):
-            there = _supported(page)
-            given = {**given, "workloads": [w for w in asked if w in there]}
-        if asked and not given["workloads"]:
+        asked, supported = given["workloads"], _supported(page)
+        if able := [workload for workload in asked if workload in supported]:
+            found[page] = {**given, "workloads": able}
+        else:
             print(f"left out, as it can run on none of {', '.join(asked)}: {page}", file=sys.stderr)
-            continue
-        found[page] = given
     return found
 
 
@@ -206,10 +210,13 @@ def run(args: argparse.Namespace) -> int:
     chosen = list(dict.fromkeys(args.categories)) or pages
     if not chosen:
         raise Refused("there are no notebooks to run in notebooks/")
-    if not args.categories:
-        chosen = _declaring(chosen, [name for name, _ in args.parameters])
+    given = set() if args.categories else set(dict(args.parameters))
+    if given:
+        chosen = _declaring(chosen, given)
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
-    if not args.categories and "workloads" in dict(args.parameters):
+    if (
+        "workloads" in given and "model" not in given
+    ):  # a model says itself which workload it is for
         values = _able(values)
         chosen = list(values)
     strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")

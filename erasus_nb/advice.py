@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import ROOT, score
-from .front import cost, flags_of, interval
+from .front import cost, flags_of
 from .marks import START, Mark, marks
-from .overall import TOLD, Overall, paired, resolution
+from .overall import TOLD, Overall, most_workloads, paired, resolution
 from .score import Board
-from .tables import number
+from .tables import interval, number
 
 #: What may have been kept -> how the advice begins, from the most to nothing.
 _KEPT = {
@@ -76,7 +76,7 @@ def recommended(
     controls, in the mean over them, is advised; and only if its mean is above that of what needs
     less. Where the seeds do not tell these two apart, that is said.
     """
-    known, every = marks(root), max((len(x.on) for x in lines), default=0)
+    known, every = marks(root), most_workloads(lines)
     good = [x for x in lines if x.name in known and x.above_control and len(x.on) == every]
     found: dict[str, Overall] = {}
     for kept in reversed(_KEPT):  # from nothing up: more must be worth more
@@ -113,7 +113,7 @@ def closeness(
     lines: Sequence[Overall], boards: Mapping[str, Board], mark: Callable[[str], str] = str
 ) -> str:
     """How close to retraining the best strategies that run everywhere come; "" if none does."""
-    every = max((len(x.on) for x in lines), default=0)
+    every = most_workloads(lines)
     whole = [x for x in lines if x.rank and len(x.on) == every]
     retrained = next((x for x in lines if x.kind == "retrained"), None)
     if not whole or retrained is None:

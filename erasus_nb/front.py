@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from . import ROOT, score
 from .marks import Mark, marks, section
-from .overall import Overall
+from .overall import Overall, most_workloads
 from .score import Board, Interval, Standing
 from .tables import DASH, Html, interval, number
 
@@ -367,7 +367,7 @@ def overall_table(
     Args:
         more: Whether the columns that are folded at first are there at all.
     """
-    every = max((len(line.on) for line in lines), default=0)
+    every = most_workloads(lines)
     columns = [c for c in overall_columns(marks(root), every, up) if more or not c.more]
     return table(columns, lines, "All strategies over all workloads")
 

@@ -241,6 +241,11 @@ def _above_controls(name: str, scores: Scores) -> bool:
     return bool(tests) and all(d > 0 and p < score.ALPHA for d, p, _ in tests)
 
 
+def most_workloads(lines: Iterable[Overall]) -> int:
+    """On how many workloads a row runs at most; 0 without rows."""
+    return max((len(line.on) for line in lines), default=0)
+
+
 def leaders(lines: Sequence[Overall]) -> list[Overall]:
     """Strategies that may be first: no other is significantly better over shared workloads,
     and they are significantly better than the cheap controls."""
@@ -255,7 +260,7 @@ def first_place(lines: Sequence[Overall], mark: Callable[[str], str] = str) -> s
     better = [line for line in lines if line.above_control]
     ranked = [line for line in lines if line.rank]
     than = "significantly better than the cheap controls, over the workloads they run on"
-    most = max((len(line.on) for line in lines), default=0)
+    most = most_workloads(lines)
 
     def called(line: Overall) -> str:
         few = f" (on {len(line.on)} of {most})" if len(line.on) < most else ""

@@ -24,8 +24,6 @@ from .tables import DASH, number, table
 from .training import clone
 from .workloads.classifier.own import CLASSIFIERS, OwnClassifier
 
-#: Accuracies that count as the same where one model alone is compared with another.
-_REMEMBERED = 0.1
 _SCORES = "RM", "F", "P", "U", "z C1", "z C2", "z C3"
 #: Kinds of rows, in the order in which they are printed.
 _KINDS = "original", "retrained", "strategy", "control"
@@ -270,7 +268,7 @@ class Result:
         seen = any(self._copies.get(k, (0, 0))[0] for k in _SEEN_BY_RETRAINED)
         if gap is None or m.holdout is None or seen:
             return []
-        if abs(gap[1] - 0.5) <= 2 * _auc_error(len(m.forget), len(m.holdout[1])):
+        if abs(gap[1] - 0.5) <= 2 * score.auc_error(len(m.forget), len(m.holdout[1])):
             return []
         which, why = "which saw neither", "the holdout is not like the forget set"
         if "retrained" in m.states:
@@ -304,10 +302,8 @@ class Result:
         Raises:
             KeyError: no such strategy was run at this seed, or it made no model.
         """
-        functions, compares = (
-            {f.__name__: f for f in self.functions},
-            self.bench.own.material.compares,
-        )
+        functions = {f.__name__: f for f in self.functions}
+        compares = self.bench.own.material.compares
         if name == "retrained" and compares:
             if seed not in self.bench.seeds:
                 seeds = ", ".join(map(str, self.bench.seeds))
@@ -576,7 +572,7 @@ class Result:
         m, said = self.bench.own.material, []
         if m.holdout is not None:
             forget, holdout = len(m.forget), len(m.holdout[1])
-            twice = 2 * _auc_error(forget, holdout)
+            twice = 2 * score.auc_error(forget, holdout)
             if twice > 0.1:
                 said.append(
                     f"The AUC of {forget} against {holdout} examples is uncertain by "
@@ -808,18 +804,13 @@ def _flags_alone(
     what = "unseen" if "unseen" in original else "retain"
     if lost(what) > (original[what] - workload.chance) / 2 > 0:
         flags.add("collapsed")
-    if lost("retain") > _REMEMBERED:
+    if lost("retain") > score.REMEMBERED:
         flags.add("forgets what stays")
     if "AUC" in mine:
-        error = 2 * _auc_error(len(workload.asked.forget), len(workload.asked.holdout))
+        error = 2 * score.auc_error(len(workload.asked.forget), len(workload.asked.holdout))
         flags |= {"over-unlearned"} if mine["AUC"] < 0.5 - error else set()
         flags |= {"exposes"} if mine["AUC"] > original["AUC"] + error else set()
     return tuple(flag for flag in score.FLAGS if flag in flags)
-
-
-def _auc_error(n: int, m: int) -> float:
-    """Standard error of an AUC of one half, from n against m examples."""
-    return math.sqrt((n + m + 1) / (12 * n * m))
 
 
 def _numbers(part: Tensor) -> list[bytes]:

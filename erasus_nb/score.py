@@ -513,7 +513,7 @@ FLAGS = {
 }
 
 #: By how much a model may be right less often on the retain set than retrained models are.
-_REMEMBERED = 0.1
+REMEMBERED = 0.1
 
 #: Differences from the original that count as nothing: RM points, and position.
 _NEGLIGIBLE_RM, _NEGLIGIBLE_POSITION = 1.0, 0.05
@@ -552,7 +552,7 @@ def _forgets_what_stays(standing: Standing, retrained: Standing) -> bool:
     memory can get right.
     """
     mine, theirs = (s.metrics.get("retain_accuracy") for s in (standing, retrained))
-    return bool(mine and theirs) and mine.high < theirs.mean - _REMEMBERED
+    return bool(mine and theirs) and mine.high < theirs.mean - REMEMBERED
 
 
 def _beats(standing: Standing, control: Standing) -> bool:
@@ -643,6 +643,14 @@ def _over_holdout(found: _Measured) -> _Found:
 AUC_GAP = 0.15
 
 
+def auc_error(n: int, m: int) -> float:
+    """Standard error of an AUC of one half, from n against m examples.
+
+    Ties and other AUCs only make it smaller.
+    """
+    return math.sqrt((n + m + 1) / (12 * n * m))
+
+
 def _auc_gap(found: _Measured) -> _Found:
     """The AUC gap; it counts only if the examples behind it can carry it.
 
@@ -654,16 +662,14 @@ def _auc_gap(found: _Measured) -> _Found:
     forget, holdout = found.facts.get("forget"), found.facts.get("holdout")
     if gap is None or not forget or not holdout:
         return _or(gap, _UNMEASURED)
-    # Standard error of an AUC of one half; ties and other AUCs only make it smaller.
-    error = lambda n, m: math.sqrt((n + m + 1) / (12 * n * m))
     asked = next(iter(found.ruler.originals.values())).metrics["C3"].n or 0
     if 4 <= asked < min(forget, holdout):
         # How many of them are members is not said. One in four is less precise than any more
         # even split. The gap is a difference of two AUCs.
-        own = math.sqrt(2) * error(asked // 4, asked - asked // 4)
+        own = math.sqrt(2) * auc_error(asked // 4, asked - asked // 4)
         few = f"its standard error, from {asked} examples, may be {own:.2f}"
         return gap, few if gap - 2 * own < AUC_GAP else None
-    if error(forget, holdout) > error(100, 100):
+    if auc_error(forget, holdout) > auc_error(100, 100):
         return gap, f"{forget} against {holdout} examples is less precise than 100 against 100"
     return gap, None
 

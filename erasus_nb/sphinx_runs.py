@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 #: What every number says where no row answers for it, and where rows of other code would.
 UNKNOWN = "not measured yet"
-#: Stands for what all workloads say together where no board may rank.
-NOT_RANKED = "*Nothing is ranked: no workload passes its gates.*"
 STALE = "not measured with the code that is here"
 NO_ROWS = "*No rows yet: `make book` measures them.*"
+#: Stands for what all workloads say together where no board may rank.
+NOT_RANKED = "*Nothing is ranked: no workload passes its gates.*"
 
 
 # ------------------------------------------------------------------ outputs under sources
@@ -337,7 +337,7 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
     facts[f"n_no_better_{workload}"] = str(len(ranked) - len(board.above_control))
     if board.bar is not None:
         facts[f"bar_{workload}"] = code_span(board.bar.name)
-        facts[f"bar_rm_{workload}"] = interval(board.bar.rm, unknown=UNKNOWN)
+        facts[f"bar_rm_{workload}"] = interval(board.bar.rm)
     for name in _YARDSTICKS:
         if name in by_name:
             row = by_name[name]
@@ -352,6 +352,12 @@ def _facts_of(workload: str, board: Board | None, unknown: str) -> dict[str, str
 
 #: Numbers and pictures of the whole book that stand on the front page.
 _OVERALL = ("answer", "advice", "early", "certainty", "heat_map", "overall_table", "overall_notes")
+
+
+def _without_boards(text: str) -> dict[str, str]:
+    """What the substitutions on the whole book say where there is no board; some are then empty."""
+    none = dict.fromkeys(("n_strategies", "n_workloads"), "no")
+    return {**dict.fromkeys(_OVERALL, text), **none, "closeness": "", "other_requests": ""}
 
 
 def _bullets(parts: list[str]) -> str:
@@ -443,8 +449,7 @@ def substitutions(root: str | Path = ROOT) -> dict[str, str]:
     root = Path(root)
     folder = choose_rows(root)
     facts = {"rows_stamp": "no rows have been measured yet", "downloads": NO_ROWS}
-    facts |= {"other_requests": "", "closeness": ""}
-    facts |= dict.fromkeys(_OVERALL, NO_ROWS) | {"n_strategies": "no", "n_workloads": "no"}
+    facts |= _without_boards(NO_ROWS)
     boards, stale = {}, {}
     if folder is not None:
         from . import score  # here, so that a site without rows needs no statistics
@@ -466,8 +471,7 @@ def fill(app, config) -> None:
     except (records.RecordError, ValueError) as error:
         log.warning("rows left out: %s", error, type="erasus", subtype="rows")
         unusable = "not shown (the rows could not be used)"
-        facts = dict.fromkeys(("rows_stamp", "downloads", *_OVERALL), unusable)
-        facts |= {"n_strategies": "no", "n_workloads": "no", "other_requests": "", "closeness": ""}
+        facts = dict.fromkeys(("rows_stamp", "downloads"), unusable) | _without_boards(unusable)
         for workload in WORKLOADS:
             facts |= dict.fromkeys(_facts_of(workload, None, UNKNOWN), unusable)
     config.myst_substitutions = {**config.myst_substitutions, **facts}

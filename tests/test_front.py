@@ -262,7 +262,7 @@ def test_certainty_counts_pairs_and_says_what_the_seeds_can_tell():
     said = advice.certainty(TWO)
     told = sum(b.pairs_resolved[0] for b in TWO.values())
     pairs = sum(b.pairs_resolved[1] for b in TWO.values())
-    assert f"tell {told} of {pairs} pairs of strategies apart" in said.replace("\n", " ")
+    assert f"tell {told} of {pairs} pairs of strategies apart" in said
     assert f"{overall.resolution(BOARD).smallest:.0f} on toy (8 seeds)" in said
 
 
