@@ -246,7 +246,12 @@ class Bench(Measuring):
     # ---- strategies
 
     def run(
-        self, function: Callable, *, settings: dict[str, Any] | None = None, keep: bool = True
+        self,
+        function: Callable,
+        *,
+        settings: dict[str, Any] | None = None,
+        keep: bool = True,
+        seeds: Sequence[int] | None = None,
     ) -> list[records.Row]:
         """Run one marked strategy at every seed and return its rows, finished ones included.
 
@@ -254,6 +259,7 @@ class Bench(Measuring):
             settings: Overrides; by default the tuned settings of this workload if there are
                 any, else the function's own defaults.
             keep: Write the rows to the category's document. False only measures.
+            seeds: Some of the run's seeds; None is all.
 
         Raises:
             ValueError: the function is not marked, or has no such setting.
@@ -271,7 +277,8 @@ class Bench(Measuring):
                 f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
             )
         writer = self._writer(facts.category.lower()) if keep else Writer(None, self._empty("own"))
-        return self._rows(writer, function, "strategy", full, by, self.seeds, settings)
+        seeds = self.seeds if seeds is None else seeds
+        return self._rows(writer, function, "strategy", full, by, seeds, settings)
 
     def unlearn(self, function: Callable, *given: Any, **more: Any) -> tuple:
         """As Measuring.unlearn; what goes wrong is kept in `failure` as well.
@@ -411,6 +418,8 @@ class Bench(Measuring):
         for number in range(max(steps) + 1):
             if number in steps:
                 yield model
+            if number == max(steps):
+                return
             picked = torch.randint(len(quarter), (half,), generator=draw).to(self.device)
             kept = torch.randint(len(retain), (half,), generator=draw).to(self.device)
             batch = Batch.cat([quarter.take(picked), retain.take(kept)])

@@ -102,6 +102,16 @@ class ReadersBench(Bench):
         given = self.given.get(function.__name__)
         return ({**full, **given}, "given by the reader") if given else (full, by)
 
+    @property
+    def first_look(self) -> int:
+        """At how many seeds an idea of the reader's own is measured, if nothing is said.
+
+        At all of them; at three where training takes so long that settings are chosen at
+        fewer seeds than elsewhere.
+        """
+        long = len(self.load.tuning_seeds) < len(profiles.TUNING_SEEDS)
+        return min(ATTACKED, len(self.seeds)) if long else len(self.seeds)
+
 
 def _edited_defaults(function: Callable) -> dict[str, Any]:
     """The defaults of a page's strategy that are not, as it runs, those last committed.
@@ -238,16 +248,26 @@ class Page:
             self._references[workload] = self.benches[workload].references()
         return self._references[workload]
 
-    def board(self, workload: str, only: Collection[str] | None = None) -> score.Board:
+    def board(
+        self,
+        workload: str,
+        only: Collection[str] | None = None,
+        at: Collection[int] | None = None,
+    ) -> score.Board:
         """The board of one workload: references, controls and what this page has run.
 
         Args:
             only: The strategies that are on it; None = all.
+            at: The seeds that it compares at; None = all of this run.
         """
         reference = self._reference(workload)
-        seeds = set(self.benches[workload].seeds)
+        seeds = set(self.benches[workload].seeds if at is None else at)
         rows = [row for row in reference.rows if row.seed in seeds]
-        ran = [row for row in self._rows[workload] if only is None or row.strategy in only]
+        ran = [
+            row
+            for row in self._rows[workload]
+            if row.seed in seeds and (only is None or row.strategy in only)
+        ]
         mine = reference.model_copy(update={"category": self.name, "rows": ran})
         board = score.board([reference.model_copy(update={"rows": rows}), mine])
         given = self.benches[workload].given
@@ -261,15 +281,27 @@ class Page:
         return replace(board, standings=tuple(map(marked, board.standings)))
 
     def _pages_board(self, workload: str, *own: Callable) -> score.Board:
-        """The board without ideas of the reader's own, but for those that are named."""
-        return self.board(workload, {*self.known, *(f.__name__ for f in own)})
+        """The board without ideas of the reader's own, but for those that are named.
+
+        All that is on it is compared at the seeds at which those were measured.
+        """
+        names = {f.__name__ for f in own}.difference(self.known)
+        looks = [{row.seed for row in self.rows(workload, n)} for n in names]
+        at = set.intersection(*looks) if looks and all(looks) else None
+        return self.board(workload, {*self.known, *names}, at or None)
 
     def _selected(self, function: Callable) -> bool:
         wanted = self.given["strategies"]
         return not wanted or function.__name__ in wanted or function.__name__ not in self.known
 
     def run(
-        self, function: Callable, *, keep: bool = True, everywhere: bool = False, **settings: Any
+        self,
+        function: Callable,
+        *,
+        keep: bool = True,
+        everywhere: bool = False,
+        seeds: int | None = None,
+        **settings: Any,
     ) -> None:
         """Measure a strategy on every workload and seed of this run and show its rows.
 
@@ -283,10 +315,13 @@ class Page:
             keep: Write its rows to the result JSON. False is for ideas of your own, which
                 run on the first workload of this run that they can run on, unless `everywhere`.
             everywhere: Run an idea of your own on every workload that it can run on.
+            seeds: At how many of the run's seeds to measure an idea of your own; None is all,
+                or three where training takes long (`ReadersBench.first_look`).
             settings: Settings of the strategy to run it with.
 
         Raises:
-            ParameterError: the strategy has no such setting.
+            ParameterError: the strategy has no such setting, or `seeds` is none of the
+                numbers there are, or not for an idea.
             Exception: what an idea of your own raised, with the lines of its cell. In a run
                 of the whole book it becomes an `error` row, as a strategy's of the page always
                 does; of an edited one the lines are printed too.
@@ -299,6 +334,8 @@ class Page:
             raise ParameterError(
                 f"{function.__name__} has no setting {strange[0]!r}; it has {', '.join(known)}"
             )
+        if seeds is not None:
+            self._check_seeds(seeds, keep)
         self.functions[function.__name__] = function
         edited = any(bench.uncommitted(function) for bench in self.benches.values())
         (self._edited.add if edited else self._edited.discard)(function.__name__)
@@ -311,7 +348,17 @@ class Page:
                 continue
             self._reference(workload)
             said += self._give(function, bench, settings)
-            rows = bench.run(function, keep=keep and function.__name__ not in bench.given)
+            if keep:
+                rows = bench.run(function, keep=function.__name__ not in bench.given)
+            else:
+                count = bench.first_look if seeds is None else seeds
+                rows = bench.run(function, keep=False, seeds=bench.seeds[:count])
+                if count < len(bench.seeds):
+                    call = f"page.run({function.__name__}, keep=False, seeds={len(bench.seeds)})"
+                    said.append(
+                        f"`{workload}`: a first look, at {count} of {len(bench.seeds)} seeds; "
+                        f"`{call}` takes all."
+                    )
             others = [r for r in self._rows[workload] if r.strategy != function.__name__]
             self._rows[workload] = others + rows
             if bench.failure and (edited or not keep):
@@ -322,6 +369,16 @@ class Page:
                 said.append(f"`{workload}`: {_settings(function, rows)}")
         if lines := self._lines(function.__name__):
             display(HTML(lines + "".join(f"<p>{_coded(line)}</p>" for line in said)))
+
+    def _check_seeds(self, seeds: int, keep: bool) -> None:
+        most = max(len(bench.seeds) for bench in self.benches.values())
+        if keep:
+            raise ParameterError(
+                "seeds is for ideas of your own (keep=False); a strategy of the page is measured "
+                "at every seed of the run"
+            )
+        if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= most:
+            raise ParameterError(f"seeds is a number from 1 to {most}, got {seeds!r}")
 
     def _give(self, function: Callable, bench: ReadersBench, settings: dict) -> list[str]:
         """Set what a strategy is run with beside the chosen settings; what to say of it."""
@@ -396,7 +453,7 @@ class Page:
         """The rows of a strategy between original and retrained; "" where it did not run."""
         lines, labels = [], set()
         for workload in filter(partial(self._ran, name), self.benches):
-            board = self.board(workload)
+            board = self._pages_board(workload, self.functions[name])
             labels.add(board[name].label)
             for standing in (board["original"], board[name], board["retrained"]):
                 lines.append((workload, *_line(standing)))

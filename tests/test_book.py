@@ -155,6 +155,42 @@ def test_an_idea_of_your_own_is_on_the_pages_board_only_where_it_is_named(page, 
     assert "idea (yours)" in text(shown)
 
 
+def test_where_training_is_long_an_idea_is_measured_at_few_seeds_and_compared_at_those(
+    page, shown, monkeypatch
+):
+    page.run(ensemble)
+    bench = page.benches["synthetic"]
+    assert bench.first_look == len(bench.seeds) == 2
+    monkeypatch.setattr(type(bench.load), "tuning_seeds", (1000,))
+    assert bench.first_look == 2  # never more than there are
+    monkeypatch.setattr(book, "ATTACKED", 1)
+    shown.clear()
+    page.run(idea, keep=False)
+    seeds = lambda name: [row.seed for row in page.rows("synthetic", name)]
+    assert seeds("idea") == [0] and seeds("ensemble") == [0, 1]
+    assert "at 1 of 2 seeds; <code>page.run(idea, keep=False, seeds=2)</code>" in text(shown)
+    board = page._pages_board("synthetic", idea)
+    assert board.seeds == (0,)
+    assert all(s.status == "ok" for s in board.standings if s.name in ("idea", "ensemble"))
+    assert page._pages_board("synthetic").seeds == page._pages_board("synthetic", ensemble).seeds
+    assert page._pages_board("synthetic").seeds == (0, 1)
+    shown.clear()
+    page.run(idea, keep=False, seeds=2)
+    assert seeds("idea") == [0, 1] and "takes all" not in text(shown)
+
+
+@pytest.mark.parametrize("seeds", [0, 3, True, 1.0, "all"])
+def test_seeds_of_an_idea_are_a_number_of_the_runs(page, seeds):
+    with pytest.raises(book.ParameterError, match=f"a number from 1 to 2, got {seeds!r}"):
+        page.run(idea, keep=False, seeds=seeds)
+    assert not page.functions
+
+
+def test_a_strategy_of_the_page_is_measured_at_every_seed(page):
+    with pytest.raises(book.ParameterError, match="is for ideas of your own"):
+        page.run(ensemble, seeds=1)
+
+
 def test_a_smoke_run_says_that_it_proves_nothing(page, shown):
     page.run(ensemble)
     for show in (page.chart, page.glance):
