@@ -25,7 +25,7 @@ from erasus_nb.strategy import Batch, NotApplicable, Split
 from erasus_nb.task import Embedding, Meter, Task
 from erasus_nb.training import fit, generator, same_weights, squared_gradients
 from erasus_nb.workloads import image_text
-from erasus_nb.workloads.image_text import CONCEPTS, SWAPS, Found, ImageTextWorkload
+from erasus_nb.workloads.image_text import CONCEPTS, SWAPS, Encoder, Found, ImageTextWorkload
 from erasus_nb.workloads.image_text.captions import (
     DIGITS,
     WORDS,
@@ -852,6 +852,36 @@ def test_a_model_that_reads_digits_alone_recognises_the_concept(monkeypatch):
     assert load._nearest(None, every, asked)[1].all()
     useful = load._useful(None, asked.rows["utility"])
     assert useful["zero_shot"].all() and useful["recall"].mean() < 0.5  # of one digit, all tie
+
+
+@pytest.mark.parametrize("kind", ["standard", "concept"])
+def test_a_measurement_encodes_no_image_and_no_caption_twice(kind, monkeypatch):
+    """But for the bank, which is no part of any split, and the one that fills the other side."""
+    load = small()
+    asked, seen = load.request(kind), {"images": [], "captions": []}
+    whole = image_text.embedded
+
+    def counting(model, pixel_values, input_ids):
+        if len(pixel_values) > 1:
+            seen["images"] += [p.numpy().tobytes() for p in pixel_values]
+        if len(input_ids) > 1:
+            seen["captions"] += map(tuple, input_ids.tolist())
+        return whole(model, pixel_values, input_ids)
+
+    monkeypatch.setattr(image_text, "embedded", counting)
+    once = load.measure(trained(), asked)
+    scans = {p.numpy().tobytes() for p in load.pairs["pixel_values"]}
+    assert len(scans) == len(load.pairs)  # no two scans are the same
+    assert {*seen["images"]} <= scans and len(load.train_ids) < len(seen["images"])
+    for what, every in seen.items():
+        assert len(every) == len(set(every)) > 0, what
+    # Without what is kept, the same comes out to the last bit.
+    monkeypatch.setattr(Encoder, "images", lambda e, rows: load.images(e._model, rows))
+    monkeypatch.setattr(Encoder, "texts", lambda e, ids: load.texts(e._model, ids))
+    again = load.measure(trained(), asked)
+    assert {k: m.value for k, m in once[0].items()} == {k: m.value for k, m in again[0].items()}
+    assert torch.equal(once[1], again[1])
+    assert len(seen["images"]) > len(set(seen["images"]))  # so the count can fail
 
 
 def test_what_stands_in_a_row_follows_from_its_parts():

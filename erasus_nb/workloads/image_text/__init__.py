@@ -297,8 +297,10 @@ class ImageTextWorkload(Workload):
         return self.names[1][writer].split()
 
     @torch.no_grad()
-    def images(self, model: nn.Module, rows: Tensor) -> Tensor:
+    def images(self, model: nn.Module | Encoder, rows: Tensor) -> Tensor:
         """Unit embeddings of the images of some pairs, (n, d)."""
+        if isinstance(model, Encoder):
+            return model.images(rows)
         pixels, one = (
             self.pairs["pixel_values"][rows.to(self.device)],
             self.pairs["input_ids"][:1, 0],
@@ -306,10 +308,16 @@ class ImageTextWorkload(Workload):
         return torch.cat([embedded(model, some, one)[0] for some in pixels.split(READING)])
 
     @torch.no_grad()
-    def texts(self, model: nn.Module, input_ids: Tensor) -> Tensor:
+    def texts(self, model: nn.Module | Encoder, input_ids: Tensor) -> Tensor:
         """Unit embeddings of captions, (n, d)."""
+        if isinstance(model, Encoder):
+            return model.texts(input_ids)
         one = self.pairs["pixel_values"][:1]
         return torch.cat([embedded(model, one, some)[1] for some in input_ids.split(READING)])
+
+    def captions(self, model: nn.Module | Encoder, rows: Tensor) -> Tensor:
+        """Unit embeddings of the full captions of some pairs, (n, d)."""
+        return self.texts(model, self.pairs["input_ids"][rows.to(self.device), 0])
 
     @torch.no_grad()
     def features(self, model: nn.Module, rows: Tensor) -> Tensor:
@@ -330,11 +338,13 @@ class ImageTextWorkload(Workload):
 
     def distributions(self, model: nn.Module, request: PairRequest) -> Tensor:
         """How the model spreads each forgotten image over all captions, (k, captions)."""
-        gallery = self.gallery(request)
-        said = self.texts(model, self.pairs["input_ids"][gallery.to(self.device), 0])
-        seen = self.images(model, request.rows["forget"])
-        with torch.no_grad():
-            return (temperature_of(model) * seen @ said.T).softmax(-1)
+        return self._spread(model, Encoder(self, model), request)
+
+    @torch.no_grad()
+    def _spread(self, model, encoder: Encoder, request: PairRequest) -> Tensor:
+        said = self.captions(encoder, self.gallery(request))
+        seen = self.images(encoder, request.rows["forget"])
+        return (temperature_of(model) * seen @ said.T).softmax(-1)
 
     def measure(self, model: nn.Module, request: PairRequest) -> tuple[dict[str, Metric], Tensor]:
         """Everything that is measured on one model, and `distributions`.
@@ -345,28 +355,32 @@ class ImageTextWorkload(Workload):
         training = model.training
         model.eval()
         try:
-            return self._measured(model, request), self.distributions(model, request)
+            encoder = Encoder(self, model)
+            return (
+                self._measured(model, encoder, request),
+                self._spread(model, encoder, request),
+            )
         finally:
             model.train(training)
 
-    def _measured(self, model, request: PairRequest) -> dict[str, Metric]:
+    def _measured(self, model, encoder: Encoder, request: PairRequest) -> dict[str, Metric]:
         rows = request.rows
-        every = Found.of(self, model, self.gallery(request))
+        every = Found.of(self, encoder, self.gallery(request))
         unseen = torch.arange(self.trained, len(every))  # the holdout, behind the training pairs
         recalled, recalled_unseen = every.recall(rows["forget"]), every.recall(unseen)
-        told = self.told_apart(model, rows["forget"], request)
-        told_unseen = self.told_apart(model, rows["holdout"], request)
+        told = self.told_apart(encoder, rows["forget"], request)
+        told_unseen = self.told_apart(encoder, rows["holdout"], request)
         # Of pairs without writers, what is left of C1 is whether their captions are found.
         parts = lambda recall, told: [recall] if told is None else [recall, told.double()]
         both = lambda *found: sum(float(part.mean()) for part in found) / len(found)
         cosines = (every.images * every.texts).sum(-1).cpu()
         of = cosines[rows["forget"]], cosines[unseen]
-        described = self._described_cosines(model, rows)
-        known = self._known(model, request)
+        described = self._described_cosines(encoder, rows)
+        known = self._known(encoder, request)
         retain = every.recall(rows["retain"])
-        useful = self._useful(model, rows["utility"])
+        useful = self._useful(encoder, rows["utility"])
         against, n = "forget against holdout", len(of[0]) + len(of[1])
-        loss = {k: self._loss(model, rows[k]) for k in ("forget", "holdout")}
+        loss = self._losses(model, encoder, rows)
         return {
             "C1": metric(
                 "own caption found among all"
@@ -398,7 +412,7 @@ class ImageTextWorkload(Workload):
                 "zero-shot accuracy, retained unseen", useful.get("zero_shot"), better=HIGHER
             ),
             "recall_at_5": metric("recall at 5, retained unseen", useful["recall"], better=HIGHER),
-            "nearest": metric(*self._nearest(model, every, request), better=HIGHER),
+            "nearest": metric(*self._nearest(encoder, every, request), better=HIGHER),
             "tpr_at_1_fpr": metric(
                 f"true positives at 1 % false ones, {against}",
                 metrics.tpr_at_fpr(*of, 0.01),
@@ -417,10 +431,7 @@ class ImageTextWorkload(Workload):
             ),
             "forget_loss": metric("loss against the bank, forget set", loss["forget"], "nats"),
             "retain_loss": metric(
-                "loss against the bank, retain set",
-                self._loss(model, rows["retain"]),
-                "nats",
-                LOWER,
+                "loss against the bank, retain set", loss["retain"], "nats", LOWER
             ),
             "holdout_loss": metric("loss against the bank, holdout", loss["holdout"], "nats"),
         }
@@ -442,7 +453,7 @@ class ImageTextWorkload(Workload):
         full = self.pairs["input_ids"][rows.to(self.device), 0]
         swapped = self.renamed(full.repeat_interleave(count, 0), there[others].flatten())
         images = self.images(model, rows)
-        own = (images * self.texts(model, full)).sum(-1)
+        own = (images * self.captions(model, rows)).sum(-1)
         texts = self.texts(model, swapped).view(len(rows), count, -1)
         return own > (images[:, None] * texts).sum(-1).amax(1)
 
@@ -491,10 +502,16 @@ class ImageTextWorkload(Workload):
         return metrics.auc(*cosines)
 
     @torch.no_grad()
-    def _loss(self, model, rows: Tensor) -> Tensor:
-        """Loss of each pair against the bank, (n,)."""
-        task, parts = self.task(), self.rows(rows).parts(READING)
-        return torch.cat([task.example_loss(model, part) for part in parts])
+    def _losses(self, model, encoder: Encoder, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of each pair of a split against the bank, (n,)."""
+        task, scale = self.task(), temperature_of(model)
+        bank, found = task.bank_of(model), {}
+        for part in ("forget", "retain", "holdout"):
+            own = self.images(encoder, rows[part]), self.captions(encoder, rows[part])
+            captions = self.pairs["captions"][rows[part].to(self.device), 0]
+            logits = task.compared(own, bank, captions, scale)
+            found[part] = task.loss_from(logits, Batch({"captions": captions}))
+        return found
 
     def _nearest(self, model, every: Found, request: PairRequest) -> tuple[str, Tensor]:
         """What is left of the kept pairs that are most like the forgotten ones."""
@@ -566,6 +583,39 @@ def together(parts: Sequence[Tensor]) -> float:
     return len(means) / sum(1 / mean for mean in means) if all(means) else 0.0
 
 
+class Encoder:
+    """A model's unit embeddings, of which each is made once.
+
+    Most measurements ask for the same images and captions. Give it to `images`, `texts` and
+    what is made of them, in place of the model.
+    """
+
+    def __init__(self, workload: ImageTextWorkload, model: nn.Module):
+        self._workload, self._model = workload, model
+        self._images: dict[int, Tensor] = {}
+        self._texts: dict[tuple[int, ...], Tensor] = {}
+
+    def images(self, rows: Tensor) -> Tensor:
+        """Of the images of some pairs, (n, d)."""
+        make = lambda some: self._workload.images(self._model, rows[some])
+        return self._of(self._images, rows.tolist(), make)
+
+    def texts(self, input_ids: Tensor) -> Tensor:
+        """Of captions (n, T), (n, d)."""
+        make = lambda some: self._workload.texts(self._model, input_ids[some])
+        return self._of(self._texts, list(map(tuple, input_ids.tolist())), make)
+
+    @staticmethod
+    def _of(kept: dict, keys: list, make: Callable[[Tensor], Tensor]) -> Tensor:
+        place = {key: k for k, key in enumerate(keys) if key not in kept}
+        new = torch.tensor(list(place.values()), dtype=torch.long)
+        if not keys:
+            return make(new)
+        if place:
+            kept.update(zip(place, make(new)))
+        return torch.stack([kept[key] for key in keys])
+
+
 @dataclass(frozen=True)
 class Found:
     """Unit embeddings of pairs, (n, d) each, and the numbers of their captions, (n,)."""
@@ -575,10 +625,9 @@ class Found:
     captions: Tensor
 
     @staticmethod
-    def of(workload: ImageTextWorkload, model: nn.Module, rows: Tensor) -> Found:
-        pairs = workload.pairs.take(rows.to(workload.device))
-        texts = workload.texts(model, pairs["input_ids"][:, 0])
-        return Found(workload.images(model, rows), texts, pairs["captions"][:, 0])
+    def of(workload: ImageTextWorkload, model: nn.Module | Encoder, rows: Tensor) -> Found:
+        captions = workload.pairs["captions"][rows.to(workload.device), 0]
+        return Found(workload.images(model, rows), workload.captions(model, rows), captions)
 
     def __len__(self) -> int:
         return len(self.captions)

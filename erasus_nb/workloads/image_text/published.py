@@ -29,7 +29,17 @@ from ..gates import PUBLISHED_PAIRS
 from ..given import Published
 from ..identity import board_slug
 from ..imagefolder import Line, some
-from . import GALLERY, NEAREST, NO_WRITERS, TOP, Found, ImageTextWorkload, PairFold, PairRequest
+from . import (
+    GALLERY,
+    NEAREST,
+    NO_WRITERS,
+    TOP,
+    Encoder,
+    Found,
+    ImageTextWorkload,
+    PairFold,
+    PairRequest,
+)
 
 #: The architectures (`model_type`) that this door takes.
 MODELS = frozenset({"clip"})
@@ -297,8 +307,8 @@ class PublishedWorkload(hub.GivenWorkload, ImageTextWorkload):
         what = "linear probe on frozen image features"
         return what, None, "fraction", CLOSER, 0, "nothing is marked that a probe could tell"
 
-    def _measured(self, model, request: PairRequest) -> dict[str, Metric]:
-        found = super()._measured(model, request)
+    def _measured(self, model, encoder: Encoder, request: PairRequest) -> dict[str, Metric]:
+        found = super()._measured(model, encoder, request)
         why = {"auc_described": NO_WRITERS}
         if found["zero_shot"].value is None:
             why["zero_shot"] = "no concept of a kept test pair is marked"

@@ -124,15 +124,34 @@ class ImageTextTask(Task):
 
     def outputs(self, model, batch: Batch) -> Tensor:
         self.meter.count(len(batch))
-        bank = self._bank
         own = embedded(model, batch["pixel_values"], batch["input_ids"][:, 0])
-        self.meter.count(len(bank), backward=False)
-        with torch.no_grad():
-            others = embedded(model, bank["pixel_values"], bank["input_ids"][:, 0])
+        self.meter.count(len(self._bank), backward=False)
+        scale = temperature_of(model)
+        return self.compared(own, self.bank_of(model), batch["captions"][:, 0], scale)
+
+    @torch.no_grad()
+    def bank_of(self, model) -> tuple[Tensor, Tensor]:
+        """Unit embeddings of the bank's images and captions, (K, d) each."""
+        return embedded(model, self._bank["pixel_values"], self._bank["input_ids"][:, 0])
+
+    def compared(
+        self,
+        own: tuple[Tensor, Tensor],
+        others: tuple[Tensor, Tensor],
+        captions: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
+        """The logits of `outputs` from embeddings.
+
+        Args:
+            own: Unit embeddings of the images and captions of some pairs, (B, d) each.
+            others: Those of the bank, `bank_of`.
+            captions: Number of each pair's caption, (B,).
+            scale: What cosines are multiplied with, a scalar.
+        """
         images, texts = own
         cosines = (images * texts).sum(-1, keepdim=True)
-        same = batch["captions"][:, :1] == bank["captions"][:, 0]
-        scale = temperature_of(model)
+        same = captions[:, None] == self._bank["captions"][:, 0]
         against = lambda one, side: (scale * one @ side.T).masked_fill(same, LEFT_OUT)
         both = [
             torch.cat([scale * cosines, against(one, side)], 1)
