@@ -867,6 +867,32 @@ def test_parts_of_a_row_follow_from_each_other():
     assert value["C3"] == pytest.approx(metrics.auc(*of))
 
 
+@pytest.mark.parametrize("kind", ["standard", "concept", "memorised"])
+def test_losses_and_answers_come_from_one_reading_of_each_image(kind, monkeypatch):
+    load, asked = replace(small()), []
+    request, ask = load.request(kind), load.predictions
+
+    def counting(model, rows, places):
+        asked.extend((row, place) for row in rows.tolist() for place in places)
+        return ask(model, rows, places)
+
+    monkeypatch.setattr(load, "predictions", counting)
+    found, answers = load.measure(trained(), request)
+    assert len(asked) == len(set(asked)) > 0
+    value = {name: m.value for name, m in found.items()}
+    parts = {
+        "forget": ("concept", "private"),
+        "holdout": ("concept holdout", "private holdout"),
+        "retain": ("retain",),
+    }
+    for split, names in parts.items():
+        rows = torch.cat([request.rows[name] for name in names])
+        losses = load.losses(trained(), rows, diffusion.COARSE)
+        assert value[f"{split}_loss"] == pytest.approx(losses.double().mean().item(), rel=1e-6)
+    assert torch.allclose(answers, load.distributions(trained(), request), atol=1e-6)
+    assert len(asked) > len(set(asked))  # so the count can fail
+
+
 def test_the_scale_of_utility_is_that_of_the_request():
     load = replace(small())
     one = load.real(load.request("memorised", (1,)))

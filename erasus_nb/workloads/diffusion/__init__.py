@@ -85,6 +85,25 @@ class ImageRequest(Request):
     kept: tuple[int, ...] = ()
 
 
+#: Parts of a request that are to be forgotten, and all whose single losses are measured.
+ASKED = ("concept", "private")
+MEMBERS = (*ASKED, *(f"{part} holdout" for part in ASKED))
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What a model's predictions for some images come to.
+
+    Args:
+        loss, coarse: Loss of each image, mean over all places of the bank and over COARSE, (n,).
+        predicted: Predicted noise at the places in COMPARED, (n, numbers).
+    """
+
+    loss: Tensor
+    coarse: Tensor
+    predicted: Tensor
+
+
 @dataclass
 class DiffusionWorkload(Workload):
     """Images, denoiser, request and measurements.
@@ -327,12 +346,26 @@ class DiffusionWorkload(Workload):
         """Loss of each image: squared error of the noise, mean over places of the bank, (n,)."""
         if not len(rows):
             return torch.zeros(0, device=self.device)
-        found = self.predictions(model, rows, places)
+        return self._error(self.predictions(model, rows, places), places)
+
+    def _error(self, found: Tensor, places: Sequence[int]) -> Tensor:
+        """Squared error of noise predicted at places of the bank, (n, k, ...) -> (n,)."""
         return (found - self._bank[1][list(places)]).square().flatten(1).mean(1)
+
+    def denoised(self, model, rows: Tensor) -> Denoised:
+        """What a model's predictions for some images come to, made once."""
+        if not len(rows):
+            return Denoised(*[torch.zeros(0, device=self.device)] * 2, self._bank[1][:0].flatten(1))
+        found = self.predictions(model, rows, range(len(TIMES)))
+        return Denoised(
+            self._error(found, range(len(TIMES))),
+            self._error(found[:, list(COARSE)], COARSE),
+            found[:, list(COMPARED)].flatten(1),
+        )
 
     def distributions(self, model: nn.Module, request: ImageRequest) -> Tensor:
         """Predicted noise of the forgotten images, each once, (k, numbers)."""
-        rows = torch.cat([request.rows["concept"], request.rows["private"]])
+        rows = torch.cat([request.rows[part] for part in ASKED])
         return self.predictions(model, rows, COMPARED).flatten(1)
 
     def divergence(self, answers: Tensor, others: Tensor) -> Tensor:
@@ -373,16 +406,20 @@ class DiffusionWorkload(Workload):
         training = model.training
         model.eval()
         try:
-            return self._measured(model, request), self.distributions(model, request)
+            seen = {part: self.denoised(model, request.rows[part]) for part in MEMBERS}
+            asked = [seen[part].predicted for part in ASKED if len(seen[part].loss)]
+            return self._measured(model, request, seen), torch.cat(asked)
         finally:
             model.train(training)
 
-    def _measured(self, model, request: ImageRequest) -> dict[str, Metric]:
+    def _measured(
+        self, model, request: ImageRequest, seen: dict[str, Denoised]
+    ) -> dict[str, Metric]:
         copies, concept = self._copies(model, request), self._concept(model, request)
-        useful, memory = self._useful(model, request), self._memory(model, request)
-        seen = [m for m in (copies["C1"], concept["C2"]) if m.value is not None]
-        forgotten = torch.cat([request.rows["concept"], request.rows["private"]])
-        holdout = torch.cat([request.rows[f"{part} holdout"] for part in ("concept", "private")])
+        useful, memory = self._useful(model, request), self._memory(request, seen)
+        told = [m for m in (copies["C1"], concept["C2"]) if m.value is not None]
+        forgotten = torch.cat([seen[part].coarse for part in ASKED])
+        holdout = torch.cat([seen[f"{part} holdout"].coarse for part in ASKED])
         return {
             "C1": copies.pop("C1"),
             "C2": concept.pop("C2"),
@@ -393,21 +430,17 @@ class DiffusionWorkload(Workload):
             **memory,
             **useful,
             "forget_accuracy": metric(
-                "mean of C1 and C2", sum(m.value for m in seen) / len(seen), n=len(forgotten)
+                "mean of C1 and C2", sum(m.value for m in told) / len(told), n=len(forgotten)
             ),
             "retain_accuracy": useful["recognised_kept"],
-            "forget_loss": metric(
-                "denoising loss, forget set", self.losses(model, forgotten, COARSE), "squared error"
-            ),
+            "forget_loss": metric("denoising loss, forget set", forgotten, "squared error"),
             "retain_loss": metric(
                 "denoising loss, retain set",
                 self.losses(model, request.rows["retain"], COARSE),
                 "squared error",
                 LOWER,
             ),
-            "holdout_loss": metric(
-                "denoising loss, holdout", self.losses(model, holdout, COARSE), "squared error"
-            ),
+            "holdout_loss": metric("denoising loss, holdout", holdout, "squared error"),
         }
 
     def _copies(self, model, request: ImageRequest) -> dict[str, Metric]:
@@ -495,12 +528,11 @@ class DiffusionWorkload(Workload):
             "free_token": shows(made, digits.new_full((len(made),), request.digits[0])),
         }
 
-    def _memory(self, model, request: ImageRequest) -> dict[str, Metric]:
+    def _memory(self, request: ImageRequest, seen: dict[str, Denoised]) -> dict[str, Metric]:
         """Whether the loss tells trained images from never-trained ones."""
-        losses = {name: self.losses(model, request.rows[name]) for name in MEMBERS}
         found = {}
         for key, part in (("C3", "private"), ("auc_concept", "concept")):
-            of = -losses[part], -losses[f"{part} holdout"]
+            of = -seen[part].loss, -seen[f"{part} holdout"].loss
             name = f"loss AUC, {part} images against their holdout"
             absent = NO_PRIVATE if part == "private" else NO_CONCEPT
             value = metrics.auc(*of) if len(of[0]) else None
@@ -593,10 +625,6 @@ class DiffusionWorkload(Workload):
 
             probes["the concept recognised"] = recognised
         return self.batch(self.ids_of(relearnt)), probes
-
-
-#: Parts of a request whose loss is measured.
-MEMBERS = ("private", "private holdout", "concept", "concept holdout")
 
 
 def _better(direction: str | None) -> dict[str, str]:

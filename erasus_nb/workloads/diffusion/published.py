@@ -45,6 +45,7 @@ from . import (
     NO_CONCEPT,
     NO_PRIVATE,
     RATIO,
+    Denoised,
     DiffusionWorkload,
     ImageFold,
     ImageRequest,
@@ -306,6 +307,11 @@ class PublishedWorkload(hub.GivenWorkload, DiffusionWorkload):
     def losses(self, model, rows: Tensor, *places: Sequence[int]) -> Tensor:
         ask = lambda some: DiffusionWorkload.losses(self, model, some, *places)
         return torch.cat([ask(some) for some in rows.split(READ)])
+
+    def denoised(self, model, rows: Tensor) -> Denoised:
+        parts = [DiffusionWorkload.denoised(self, model, some) for some in rows.split(READ)]
+        of = lambda name: torch.cat([getattr(part, name) for part in parts])
+        return Denoised(of("loss"), of("coarse"), of("predicted"))
 
     # ---- measuring
 
