@@ -354,7 +354,8 @@ class Page:
                 count = bench.first_look if seeds is None else seeds
                 rows = bench.run(function, keep=False, seeds=bench.seeds[:count])
                 if count < len(bench.seeds):
-                    call = f"page.run({function.__name__}, keep=False, seeds={len(bench.seeds)})"
+                    how = "keep=False, everywhere=True" if everywhere else "keep=False"
+                    call = f"page.run({function.__name__}, {how}, seeds={len(bench.seeds)})"
                     said.append(
                         f"`{workload}`: a first look, at {count} of {len(bench.seeds)} seeds; "
                         f"`{call}` takes all."
@@ -605,6 +606,13 @@ class Page:
             board = self._pages_board(workload, *own)
             if caution := self._caution(board):
                 display(Markdown(caution))
+            if (some := len(board.seeds)) < (every := len(self.benches[workload].seeds)) and own:
+                display(
+                    Markdown(
+                        f"Everything in this chart is measured at {some} of {every} seeds, those of "
+                        "your idea; the other charts of the page have all."
+                    )
+                )
             display(charts.forest(board, names=names, emphasise=strong))
 
     def _caution(self, board: score.Board) -> str:

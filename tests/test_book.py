@@ -7,6 +7,7 @@ import html
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fabricate
 import pytest
@@ -169,6 +170,16 @@ def test_where_training_is_long_an_idea_is_measured_at_few_seeds_and_compared_at
     seeds = lambda name: [row.seed for row in page.rows("synthetic", name)]
     assert seeds("idea") == [0] and seeds("ensemble") == [0, 1]
     assert "at 1 of 2 seeds; <code>page.run(idea, keep=False, seeds=2)</code>" in text(shown)
+    monkeypatch.setattr(book.charts, "forest", lambda board, **k: SimpleNamespace(data=board.seeds))
+    shown.clear()
+    page.chart(idea)
+    said = "Everything in this chart is measured at 1 of 2 seeds, those of your idea"
+    assert said in text(shown) and "(0,)" in text(shown)
+    shown.clear()
+    page.chart()
+    assert said not in text(shown) and "(0, 1)" in text(shown)
+    page.run(idea, keep=False, everywhere=True)
+    assert "page.run(idea, keep=False, everywhere=True, seeds=2)" in text(shown)
     board = page._pages_board("synthetic", idea)
     assert board.seeds == (0,)
     assert all(s.status == "ok" for s in board.standings if s.name in ("idea", "ensemble"))
