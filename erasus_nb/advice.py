@@ -19,9 +19,9 @@ from .tables import interval, number
 
 #: What may have been kept -> how the advice begins, from the most to nothing.
 _KEPT = {
-    "records": "if training kept records of itself (a log of its updates, for example)",
-    "start": "if the weights that it started from were saved",
-    "nothing": "if only the trained model and the data that may stay are left",
+    "records": "If training kept records of itself (a log of its updates, for example)",
+    "start": "If the weights that it started from were saved",
+    "nothing": "If only the trained model and the data that may stay are left",
 }
 
 
@@ -65,12 +65,19 @@ def _told_apart(a: Overall, b: Overall) -> bool:
     return paired(scores(a), scores(b))[1] < score.ALPHA
 
 
-def recommended(
+#: What is said where nothing can be advised.
+NOBODY = (
+    "No strategy can be advised: none runs on every workload and is, in the mean over them, "
+    "significantly better than the cheap controls."
+)
+
+
+def advice(
     lines: Sequence[Overall],
     mark: Callable[[str], str] = str,
     root: Path = ROOT,
 ) -> list[str]:
-    """What to use, by what training kept: half a sentence each; empty if nothing can be advised.
+    """What to use, by what training kept: a sentence each; NOBODY if nothing can be advised.
 
     Only a strategy that runs on every workload and is significantly better than the cheap
     controls, in the mean over them, is advised; and only if its mean is above that of what needs
@@ -87,26 +94,9 @@ def recommended(
             found[kept] = best
     said, less = [], []
     for kept, line in found.items():
-        said.append(f"{_KEPT[kept]}, try {_advice(line, mark, known, less)}")
+        said.append(f"{_KEPT[kept]}, try {_advice(line, mark, known, less)}.")
         less.append(line)
-    return said[::-1]
-
-
-#: What is said where `recommended` finds nothing.
-NOBODY = (
-    "No strategy can be advised: none runs on every workload and is, in the mean over them, "
-    "significantly better than the cheap controls."
-)
-
-
-def advice(
-    lines: Sequence[Overall],
-    mark: Callable[[str], str] = str,
-    root: Path = ROOT,
-) -> str:
-    """What to use, in one sentence; see `recommended`."""
-    text = "; ".join(recommended(lines, mark, root))
-    return f"{text[:1].upper()}{text[1:]}." if text else NOBODY
+    return said[::-1] or [NOBODY]
 
 
 def closeness(

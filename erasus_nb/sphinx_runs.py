@@ -360,11 +360,6 @@ def _without_boards(text: str) -> dict[str, str]:
     return {**dict.fromkeys(_OVERALL, text), **none, "closeness": "", "other_requests": ""}
 
 
-def _bullets(parts: list[str]) -> str:
-    """Half sentences as a Markdown list."""
-    return "\n".join(f"- {part[:1].upper()}{part[1:]}." for part in parts)
-
-
 def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     """The substitutions on all workloads together; only boards that pass their gates count."""
     from . import advice, front, overall, score
@@ -384,7 +379,7 @@ def _overall_facts(boards: dict[str, Board], root: Path) -> dict[str, str]:
     return {
         "answer": overall.first_place(lines, linked) + ".",
         "closeness": advice.closeness(lines, shown, linked),
-        "advice": _bullets(advice.recommended(lines, linked, root)) or advice.NOBODY,
+        "advice": "\n".join(f"- {said}" for said in advice.advice(lines, linked, root)),
         "early": advice.early(shown, code_span),
         "certainty": advice.certainty(shown, code_span),
         "heat_map": front.heat_map(lines, shown, root=root),
