@@ -214,9 +214,8 @@ def run(args: argparse.Namespace) -> int:
     if given:
         chosen = _declaring(chosen, given)
     values = {name: _values(name, args.parameters, args.profile) for name in chosen}
-    if (
-        "workloads" in given and "model" not in given
-    ):  # a model says itself which workload it is for
+    # A model says itself which workload it is for.
+    if "workloads" in given and "model" not in given:
         values = _able(values)
         chosen = list(values)
     strays = [] if args.categories else cells.strays_in(ROOT / "notebooks")

@@ -415,11 +415,9 @@ class Bench(Measuring):
         retain = self.asked.retain
         half = self.load.sizes.recipe.batch_size // 2
         step = optimizer("adam", model.parameters(), self.load.sizes.recipe.lr / 10)
-        for number in range(max(steps) + 1):
+        for number in range(max(steps)):
             if number in steps:
                 yield model
-            if number == max(steps):
-                return
             picked = torch.randint(len(quarter), (half,), generator=draw).to(self.device)
             kept = torch.randint(len(retain), (half,), generator=draw).to(self.device)
             batch = Batch.cat([quarter.take(picked), retain.take(kept)])
@@ -429,6 +427,7 @@ class Bench(Measuring):
             step.zero_grad(set_to_none=True)
             loss.backward()
             step.step()
+        yield model
 
     # ---- documents
 

@@ -286,9 +286,10 @@ class Page:
         All that is on it is compared at the seeds at which those were measured.
         """
         names = {f.__name__ for f in own}.difference(self.known)
-        looks = [{row.seed for row in self.rows(workload, n)} for n in names]
-        at = set.intersection(*looks) if looks and all(looks) else None
-        return self.board(workload, {*self.known, *names}, at or None)
+        ran = [{row.seed for row in self.rows(workload, name)} for name in names]
+        ran = [seeds for seeds in ran if seeds]
+        at = set.intersection(*ran) if ran else None
+        return self.board(workload, {*self.known, *names}, at)
 
     def _selected(self, function: Callable) -> bool:
         wanted = self.given["strategies"]
@@ -348,18 +349,15 @@ class Page:
                 continue
             self._reference(workload)
             said += self._give(function, bench, settings)
-            if keep:
-                rows = bench.run(function, keep=function.__name__ not in bench.given)
-            else:
-                count = bench.first_look if seeds is None else seeds
-                rows = bench.run(function, keep=False, seeds=bench.seeds[:count])
-                if count < len(bench.seeds):
-                    how = "keep=False, everywhere=True" if everywhere else "keep=False"
-                    call = f"page.run({function.__name__}, {how}, seeds={len(bench.seeds)})"
-                    said.append(
-                        f"`{workload}`: a first look, at {count} of {len(bench.seeds)} seeds; "
-                        f"`{call}` takes all."
-                    )
+            some = bench.seeds if keep else bench.seeds[: seeds or bench.first_look]
+            kept = keep and function.__name__ not in bench.given
+            rows = bench.run(function, keep=kept, seeds=some)
+            if len(some) < (every := len(bench.seeds)):
+                how = "keep=False, everywhere=True" if everywhere else "keep=False"
+                said.append(
+                    f"`{workload}`: a first look, at {len(some)} of {every} seeds; "
+                    f"`page.run({function.__name__}, {how}, seeds={every})` takes all."
+                )
             others = [r for r in self._rows[workload] if r.strategy != function.__name__]
             self._rows[workload] = others + rows
             if bench.failure and (edited or not keep):
@@ -606,13 +604,13 @@ class Page:
             board = self._pages_board(workload, *own)
             if caution := self._caution(board):
                 display(Markdown(caution))
-            if (some := len(board.seeds)) < (every := len(self.benches[workload].seeds)) and own:
-                display(
-                    Markdown(
-                        f"Everything in this chart is measured at {some} of {every} seeds, those of "
-                        "your idea; the other charts of the page have all."
-                    )
+            some, every = len(board.seeds), len(self.benches[workload].seeds)
+            if own and some < every:
+                said = (
+                    f"Everything in this chart is measured at {some} of {every} seeds, those of "
+                    "your idea; the other charts of the page have all."
                 )
+                display(Markdown(said))
             display(charts.forest(board, names=names, emphasise=strong))
 
     def _caution(self, board: score.Board) -> str:

@@ -177,6 +177,10 @@ def test_the_page_never_loads_torch_or_runs_a_strategy(page):
 # ------------------------------------------------------------------------ who is first
 
 
+#: What is in the cells that make and show the box at the top of the page.
+GLANCE = ("def say(", "def called(", "def verdict(", "Result at a glance")
+
+
 def cell_with(text: str) -> str:
     (found,) = [
         "".join(cell["source"])
@@ -192,7 +196,7 @@ def test_no_sentence_of_the_page_calls_first_who_is_not_above_the_control(tmp_pa
     space = start(rows=str(fabricate.write(tmp_path, *two)), workload="synthetic")
     said = []
     space["display"] = lambda thing: said.append(str(thing.data))
-    for text in ("def say(", "def called(", "def verdict("):
+    for text in GLANCE:
         exec(cell_with(text), space)
     begins, names = fabricate.SAID[case]
     wanted = begins.format(*(f"<code>{name}</code>" for name in names))
@@ -231,7 +235,7 @@ def test_the_page_says_which_rows_lack_seeds(tmp_path):
     space = start(rows=str(fabricate.write(tmp_path, rows)))
     said = []
     space["display"] = lambda thing: said.append(str(thing.data))
-    for text in ("def say(", "def called(", "def verdict("):
+    for text in GLANCE:
         exec(cell_with(text), space)
     assert "they lack seeds: <code>scrub</code> (seeds 1, 2)." in said[-1]
 
@@ -244,7 +248,7 @@ def test_rows_of_other_code_are_on_no_board_of_the_page_and_it_says_so(tmp_path)
     space = start(rows=str(fabricate.outdated(folder, "scrub", "lora")))
     said = []
     space["display"] = lambda thing: said.append(str(thing.data))
-    for text in ("def say(", "def called(", "def verdict("):
+    for text in GLANCE:
         exec(cell_with(text), space)
     assert "20 rows are left aside" in said[-1] and "(lora, scrub)" in said[-1]
     assert all("scrub" not in {s.name for s in b.standings} for b in space["boards"].values())
@@ -257,7 +261,7 @@ def test_where_no_row_is_of_this_code_the_page_says_so_without_numbers(tmp_path,
     monkeypatch.setattr(selection, "choose_rows", lambda root: folder)
     space, said = start(), []
     space["display"] = lambda thing: said.append(str(thing.data))
-    for text in ("def say(", "def called(", "def verdict("):
+    for text in GLANCE:
         exec(cell_with(text), space)
     assert "There are no rows of the code that is here." in said[-1]
     assert "made with other code, settings or sizes" in said[-1]
