@@ -92,14 +92,14 @@ def _strategies(name: str) -> list[str]:
     return [s for p in pages for s in parameters.strategies_in(ROOT / "notebooks" / f"{p}.ipynb")]
 
 
-def _supported(name: str) -> list[str]:
-    """Every workload that a strategy of the page runs on, in the book's order."""
+def _supported(name: str, among: Sequence[str] = workloads.WORKLOADS) -> list[str]:
+    """Of some workloads, those that a strategy of the page runs on."""
     try:
         facts = [function.facts for function in cells.strategies(name).values()]
     except Exception as error:
         raise Refused(f"{name}: its tagged cells do not load: {error!r}") from error
     able = lambda workload: any(f.form_on(workload, _provides(workload)) for f in facts)
-    return [workload for workload in workloads.WORKLOADS if able(workload)]
+    return [workload for workload in among if able(workload)]
 
 
 @cache
@@ -166,7 +166,7 @@ def _is_done(job: Job) -> bool:
 
 
 #: The order in which two processes end at about the same time; a page that is not named starts
-#: after them.
+#: after them. On some workloads alone, the page that is at home there takes longest.
 _ORDER = ("data", "llm", "vlm", "diffusion", "gradient", "parameter", "ensemble")
 
 
@@ -191,8 +191,8 @@ def _able(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for page, given in values.items():
-        asked, supported = given["workloads"], _supported(page)
-        if able := [workload for workload in asked if workload in supported]:
+        asked = given["workloads"]
+        if able := _supported(page, asked):
             found[page] = {**given, "workloads": able}
         else:
             print(f"left out, as it can run on none of {', '.join(asked)}: {page}", file=sys.stderr)
@@ -223,7 +223,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out, as _toc.yml does not list them: {', '.join(strays)}", file=sys.stderr)
     package = package_code()
     place = {name: number for number, name in enumerate(_ORDER)}
-    chosen.sort(key=lambda name: place.get(name, len(place)))
+    at_home = {
+        name
+        for name in chosen
+        if "workloads" in given and workloads.home(name) in values[name].get("workloads", ())
+    }
+    chosen.sort(key=lambda name: (name not in at_home, place.get(name, len(place))))
     jobs = [
         _job(name, values[name], guide_code() if name in selection.GUIDES else package)
         for name in chosen
