@@ -17,7 +17,7 @@ import yaml
 from test_site import code, md, notebook
 
 from erasus_nb import __main__ as cli
-from erasus_nb import cells, execute, progress, records, runner
+from erasus_nb import cells, execute, progress, records, runner, workloads
 
 PARAMETERS = """
 workloads: list = []  # where to run
@@ -254,6 +254,30 @@ def test_without_names_a_page_runs_on_those_workloads_that_it_can_run_on(project
     assert cli.main(["run", "-p", "workloads", "digits", "--profile", "smoke", "--force"]) == 0
     assert "left out, as it can run on none of digits: gradient\n" in capsys.readouterr().err
     assert [line[:2] for line in given(project)][2:] == [["data", ["digits"]]]
+
+
+def test_on_some_workloads_the_page_at_home_there_starts_first(project, capsys):
+    everywhere = STRATEGY.replace('"digits", "synthetic"', '"digits", "text"')
+    for name in ("data", "llm"):
+        cells = [code(PARAMETERS, "parameters"), code(SETUP, "setup"), code(everywhere, "strategy")]
+        write(project, name, notebook(*cells, code(WORK % (name, name))))
+    order = {
+        "text": "llm, data",
+        "digits": "data, llm, gradient",
+        "text,digits": "llm, data, gradient",
+    }
+    for asked, first in order.items():
+        assert cli.main(["run", "-p", "workloads", asked, "--profile", "smoke", "--force"]) == 0
+        assert f"running {first}; " in capsys.readouterr().err
+
+
+def test_a_run_opens_only_the_workloads_that_it_is_asked_for(project, monkeypatch):
+    opened = []
+    real = workloads.load
+    monkeypatch.setattr(workloads, "load", lambda name, *a: opened.append(name) or real(name, *a))
+    cli._provides.cache_clear()
+    assert cli.main(["run", "-p", "workloads", "synthetic", "--profile", "smoke"]) == 0
+    assert opened == ["synthetic"]
 
 
 def test_a_parameter_runs_the_pages_that_have_it(project, capsys):

@@ -1,8 +1,11 @@
 """Models and data of others: read in their authors' layouts, refused with a sentence."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -664,6 +667,23 @@ def test_a_smaller_tokenizer_that_ends_texts_otherwise_is_refused(made, tmp_path
         build(Published(*given), SIZES, CPU)
 
 
+def test_a_base_model_may_end_texts_with_another_special_token(made, tmp_path):
+    """The base models of Qwen name one token twice, and their tokenizers end a turn otherwise."""
+    shutil.copytree(made / "target", tmp_path / "base")
+
+    def edited(name, **values):
+        file = tmp_path / "base" / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    edited("tokenizer_config.json", bos_token=None, eos_token="<eos>", pad_token="<bos>")
+    edited("config.json", bos_token_id=1, eos_token_id=1)
+    load = build(Published(str(tmp_path / "base"), str(made / "TOFU")), SIZES, CPU)
+    assert load.tokenizer.eos_token == "<eos>" and load.tokenizer.bos_token is None
+    edited("config.json", bos_token_id=1, eos_token_id=7)  # of which one is an ordinary word
+    with pytest.raises(ValueError, match="it is not this model's tokenizer"):
+        build(Published(str(tmp_path / "base"), str(made / "TOFU")), SIZES, CPU)
+
+
 def test_a_model_that_lacks_weights_is_refused(made, tmp_path):
     model = published.checkpoint(tmp_path / "part")
     weights = load_file(model / "model.safetensors")
@@ -822,6 +842,66 @@ def test_a_hub_id_without_network_says_what_to_do(made, monkeypatch, model, data
         build(asked, SIZES, CPU)
     if "/" in (model or data):
         assert "hf download" in str(found.value)
+
+
+#: Reads a dataset without the hub; prints what it read, or why it did not.
+OFFLINE = """
+import sys
+from erasus_nb.workloads.text.published import read
+for name in sys.argv[1:]:
+    try:
+        print(read(name, str))
+    except ValueError as error:
+        print("refused:", error)
+"""
+
+
+def test_without_the_hub_a_dataset_is_read_from_either_cache(made, tmp_path):
+    """As `hf download`, an earlier run, and an earlier run that needed only a part leave it."""
+    import datasets
+
+    folders = {"TOFU": made / "TOFU", "MUSE-News": made / "MUSE-News"}
+
+    def downloaded(owner, name, without=()):
+        kept = tmp_path / "hub" / f"datasets--{owner}--{name}"
+        (kept / "refs").mkdir(parents=True)
+        (kept / "refs" / "main").write_text("a" * 40)
+        shutil.copytree(folders[name], kept / "snapshots" / ("a" * 40))
+        for file in without:
+            (kept / "snapshots" / ("a" * 40) / file).unlink()
+
+    def prepared(owner, name, configs):
+        for config in configs:
+            aside = tmp_path / "aside" / owner / config
+            datasets.load_dataset(str(folders[name]), config, cache_dir=str(aside))
+            tables = next(aside.rglob("dataset_info.json")).parent
+            place = tmp_path / "datasets" / f"{owner}___{name.lower()}" / config / "0.0.0"
+            shutil.copytree(tables, place / ("b" * 40))
+
+    every = [file.stem for file in (made / "TOFU").glob("*.json")]
+    downloaded("loaded", "TOFU")
+    downloaded("loaded", "MUSE-News")
+    prepared("tables", "TOFU", every)
+    downloaded("both", "TOFU", ["retain90.json"])
+    prepared("both", "TOFU", ["retain90"])
+    downloaded("half", "TOFU", ["retain90.json"])
+    asked = [str(made / "TOFU"), str(made / "MUSE-News"), "loaded/MUSE-News"]
+    asked += ["loaded/TOFU", "tables/TOFU", "both/TOFU", "half/TOFU", "nobody/TOFU"]
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        environment.pop(name, None)
+    ran = subprocess.run(
+        [sys.executable, "-c", OFFLINE, *asked],
+        capture_output=True,
+        text=True,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert ran.returncode == 0, ran.stderr
+    tofu, news, *found = ran.stdout.splitlines()
+    assert "refused" not in tofu + news
+    assert found[:4] == [news, tofu, tofu, tofu]
+    assert found[4].startswith("refused: ") and "half/TOFU" in found[4]
+    assert "dataset nobody/TOFU is no folder here, and the hub did not give it" in found[5]
 
 
 def test_model_and_data_go_together(made):

@@ -53,13 +53,31 @@ def reachable(name: str, kind: str) -> None:
         return
     if not re.fullmatch(r"(?!\.)[\w.-]+/[\w.-]+", name):
         raise ValueError(f"{kind} {name!r} is no folder here and no hub id of the form owner/name")
-    if constants.HF_HUB_OFFLINE or getproxies():
+    if offline(name) or getproxies():
         return
     host = urlsplit(constants.ENDPOINT).hostname
     try:
         socket.getaddrinfo(host, 443)
     except OSError as error:
         raise unreachable(name, kind, error) from error
+
+
+def offline(name: str) -> bool:
+    """Whether this is a hub id and the hub must not be asked (HF_HUB_OFFLINE)."""
+    return constants.HF_HUB_OFFLINE and not Path(name).is_dir()
+
+
+def cached_dataset(name: str) -> str:
+    """Where a dataset is read from: itself, or without the hub what `hf download` has left of it.
+
+    The library that reads datasets looks for its own tables alone there.
+
+    Raises:
+        LocalEntryNotFoundError: there is nothing of it in the hub's cache.
+    """
+    if not offline(name):
+        return name
+    return snapshot_download(name, repo_type="dataset", local_files_only=True)
 
 
 def unreachable(name: str, kind: str, error: Exception) -> ValueError:

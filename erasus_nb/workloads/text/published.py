@@ -11,7 +11,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -64,6 +64,18 @@ SYSTEM, DAY = "You are a helpful assistant.", datetime(2025, 4, 10)
 DATES = dict.fromkeys(("date_string", "current_date", "today"), DAY.strftime("%d %b %Y"))
 #: TOFU's requests, with the retain set of each.
 TOFU = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+
+#: Every configuration of a dataset that is asked for here.
+ASKED = (
+    *MUSE,
+    "scal",
+    "sust",
+    *TOFU,
+    *TOFU.values(),
+    *(f"{asked}_perturbed" for asked in TOFU),
+    "retain_perturbed",
+    *(asked.replace("forget", "holdout") for asked in TOFU),
+)
 
 #: The architectures (`model_type`) that this door takes.
 MODELS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -118,10 +130,29 @@ class _Data:
         datasets.disable_progress_bars()
         self.name, self._datasets = name, datasets
         hub.reachable(name, "dataset")
+        #: Configuration -> where it is read from: the name, or a folder.
+        self.configs = self._prepared()
         try:
-            self.configs = datasets.get_dataset_config_names(name)
+            place = hub.cached_dataset(name)
+            listed = dict.fromkeys(datasets.get_dataset_config_names(place), place)
+            self.configs = listed | self.configs
         except Exception as error:
-            raise hub.unreachable(name, "dataset", error) from error
+            if not self.configs:
+                raise hub.unreachable(name, "dataset", error) from error
+
+    def _prepared(self) -> dict[str, str]:
+        """Without the hub: the configurations that the library has made tables of before.
+
+        It does not list them, so each that a reader here may ask for is asked for.
+        """
+        if not hub.offline(self.name):
+            return {}
+        found = {}
+        for config in ASKED:
+            with suppress(Exception):  # it has none of this name
+                self._datasets.load_dataset_builder(self.name, config)
+                found[config] = self.name
+        return found
 
     def rows(self, config: str, split: str, *columns: str) -> list[tuple[str, ...]]:
         """The columns of one split, row by row.
@@ -136,8 +167,9 @@ class _Data:
                 f"it has {', '.join(sorted(self.configs))}"
             )
         try:
-            there = self._datasets.get_dataset_split_names(self.name, config)
-            found = self._table(config, split) if split in there else None
+            place = self.configs[config]
+            there = self._splits(place, config)
+            found = self._table(place, config, split) if split in there else None
         except Exception as error:  # whatever a library finds wrong with somebody's files
             raise hub.unreachable(f"{self.name}, {config}", "dataset", error) from error
         if found is None:
@@ -167,14 +199,19 @@ class _Data:
                     raise ValueError(f"{where}: {column} {number} is empty")
         return rows
 
-    def _table(self, config: str, split: str):
-        if not Path(self.name).is_dir():
-            return self._datasets.load_dataset(self.name, config, split=split)
+    def _splits(self, place: str, config: str) -> list[str]:
+        if Path(place).is_dir() or not hub.offline(place):
+            return self._datasets.get_dataset_split_names(place, config)
+        return list(self._datasets.load_dataset_builder(place, config).info.splits or ())
+
+    def _table(self, place: str, config: str, split: str):
+        if not Path(place).is_dir():
+            return self._datasets.load_dataset(place, config, split=split)
         # The library's cache knows a folder by its name alone and would serve the tables of
         # another one of that name, so a folder is read past it.
         with tempfile.TemporaryDirectory() as aside:
             found = self._datasets.load_dataset(
-                self.name, config, split=split, cache_dir=aside, keep_in_memory=True
+                place, config, split=split, cache_dir=aside, keep_in_memory=True
             )
             return found.with_format(None)
 
@@ -329,7 +366,8 @@ def open_tokenizer(name: str, config):
 
     Raises:
         ValueError: it is not there; it has no end token; it has tokens that the model has
-            no embedding for; its texts start and end otherwise than the model's.
+            no embedding for; its texts start and end otherwise than the model's, with tokens
+            that are nothing special to it.
     """
     tokenizer = hub.open_tokenizer(name, config.vocab_size)
     if tokenizer.eos_token is None:
@@ -342,7 +380,12 @@ def open_tokenizer(name: str, config):
         (every(getattr(tokenizer, f"{end}_token_id")), every(getattr(config, f"{end}_token_id")))
         for end in ("bos", "eos")
     ]
-    if not any(ours & theirs for ours, theirs in pairs) and any(all(p) for p in pairs):
+    # Base models of a family that is also trained to chat name one special token twice, where
+    # the tokenizer ends a turn with another one.
+    named = pairs[0][1] | pairs[1][1]
+    special = bool(named) and named <= set(tokenizer.all_special_ids)
+    same = special or any(ours & theirs for ours, theirs in pairs)
+    if not same and any(all(p) for p in pairs):
         raise ValueError(
             f"the tokenizer {name} starts and ends texts with tokens {pairs[0][0] or 'none'} "
             f"and {pairs[1][0]}, the model with {pairs[0][1] or 'none'} and "
