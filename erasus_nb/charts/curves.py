@@ -122,7 +122,7 @@ def _relearning(
         gid = f"row-{number}"
         axes.plot(list(by_step), list(by_step.values()), gid=gid, **style)
         dots = [(step, value) for step, values in curves[name].items() for value in values]
-        faint = {"ms": 3, "mew": 0, "alpha": 0.4, "color": style["color"]}
+        faint = {"ms": 3, "mew": 0, "alpha": 0.6, "color": style["color"]}
         axes.plot(*zip(*dots, strict=True), ".", gid=gid, **faint)
     ends = {name: list(by_step.values())[-1] for name, by_step in means.items()}
     furthest = max(max(by_step) for by_step in means.values())

@@ -198,7 +198,7 @@ def dot(
     inside = sorted(value for value in seeds if low <= value <= high)
     # Below the bar, which would cover them.
     level = [y + paper.below] * len(inside)
-    axes.plot(inside, level, ".", ms=4, mew=0, alpha=0.5 * alpha, **look)
+    axes.plot(inside, level, ".", ms=4, mew=0, alpha=0.7 * alpha, **look)
     if low <= found.mean <= high:
         ends = np.clip([found.low, found.high], low, high)
         axes.plot(ends, [y, y], lw=1.6, alpha=alpha, **look)
