@@ -280,11 +280,12 @@ class Measuring(Models):
             ) from error
 
     def _answer(self, seed: int) -> Tensor:
-        """What a fresh model with the original's weights says of some forget examples, now."""
+        """Losses of a fresh model with the original's weights on some forget examples, now."""
         model, forget = self.load.load(self.originals()[seed]), self.asked.forget
         some = torch.linspace(0, len(forget) - 1, min(COMPARED, len(forget))).long()
-        with torch.no_grad():
-            return self.load.task().outputs(model, forget.take(some.to(self.device))).cpu()
+        with torch.no_grad():  # and not its outputs, which are gigabytes of a large vocabulary
+            losses = self.load.task().example_loss(model, forget.take(some.to(self.device)))
+        return losses.float().cpu()
 
     @cached_property
     def _originals_answers(self) -> dict[int, Tensor]:

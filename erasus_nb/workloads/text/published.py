@@ -200,9 +200,9 @@ class _Data:
         return rows
 
     def _splits(self, place: str, config: str) -> list[str]:
-        if Path(place).is_dir() or not hub.offline(place):
-            return self._datasets.get_dataset_split_names(place, config)
-        return list(self._datasets.load_dataset_builder(place, config).info.splits or ())
+        if hub.offline(place):  # the library has kept tables of it, and does not list them
+            return list(self._datasets.load_dataset_builder(place, config).info.splits or ())
+        return self._datasets.get_dataset_split_names(place, config)
 
     def _table(self, place: str, config: str, split: str):
         if not Path(place).is_dir():
