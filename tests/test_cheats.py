@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from erasus_nb import ROOT, benchmark, cells, records, score, selection
+from erasus_nb import ROOT, benchmark, cells, measuring, records, score, selection
 from erasus_nb.benchmark import Bench
 from erasus_nb.strategy import NotApplicable, Split, Unlearned, strategy
 from erasus_nb.task import Counting, Meter
@@ -247,6 +247,20 @@ def test_what_changes_all_models_of_the_process_is_an_error_of_all_rows_from_the
     for function in (cheat, copies):
         for row in run(mine, function):
             assert row.status == "error" and "answers otherwise than before" in row.reason
+
+
+def test_whether_the_original_is_unchanged_costs_little(bench, monkeypatch):
+    """It is asked before and after every run, of models with any vocabulary."""
+    seen, outputs = [], type(bench.load.task()).outputs
+    monkeypatch.setattr(
+        type(bench.load.task()),
+        "outputs",
+        lambda task, model, batch: seen.append(len(batch)) or outputs(task, model, batch),
+    )
+    answer = bench._answer(0)
+    assert answer.shape == (measuring.COMPARED,) and sum(seen) <= measuring.COMPARED
+    assert torch.equal(answer, bench._answer(0))
+    assert not torch.equal(answer, bench._answer(1))
 
 
 def test_rows_after_that_are_as_ever(bench, references):
