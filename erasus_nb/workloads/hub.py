@@ -67,19 +67,6 @@ def offline(name: str) -> bool:
     return constants.HF_HUB_OFFLINE and not Path(name).is_dir()
 
 
-def cached_dataset(name: str) -> str:
-    """Where a dataset is read from: itself, or without the hub what `hf download` has left of it.
-
-    The library that reads datasets looks for its own tables alone there.
-
-    Raises:
-        LocalEntryNotFoundError: there is nothing of it in the hub's cache.
-    """
-    if not offline(name):
-        return name
-    return snapshot_download(name, repo_type="dataset", local_files_only=True)
-
-
 def unreachable(name: str, kind: str, error: Exception) -> ValueError:
     """What is said of a model or data that a library could not read, as an error to raise."""
     while error.__cause__:  # the first thing that went wrong says most

@@ -133,7 +133,8 @@ class _Data:
         #: Configuration -> where it is read from: the name, or a folder.
         self.configs = self._prepared()
         try:
-            place = hub.cached_dataset(name)
+            # Without the hub the library looks for its own tables alone.
+            place = str(hub.dataset_folder(name)) if hub.offline(name) else name
             listed = dict.fromkeys(datasets.get_dataset_config_names(place), place)
             self.configs = listed | self.configs
         except Exception as error:
